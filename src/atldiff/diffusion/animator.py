@@ -1,0 +1,116 @@
+"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from atldiff.diffusion.sampler import bridge_sample
+from atldiff.diffusion.unet import IdentityDiffusionUNet
+from atldiff.face.crop import CROP_SIZE
+from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
+from atldiff.warp import thin_plate_flow, warp
+
+WINDOW_FRAMES = 32
+HALO_FRAMES = 4
+"""Frames computed and dropped on either side of a window, so that windows join without a seam."""
+
+
+@dataclass(frozen=True)
+class FaceFrames:
+    """Consecutive frames of the face crop.
+
+    Attributes:
+        flow_F2GG: backward flow from the identity crop, crop pixels.
+        warped_F3SS: the identity crop through the flow, values in [0, 1].
+        frames_F3SS: the finished frames, values in [0, 1].
+    """
+
+    flow_F2GG: torch.Tensor
+    warped_F3SS: torch.Tensor
+    frames_F3SS: torch.Tensor
+
+    def __getitem__(self, part: slice) -> "FaceFrames":
+        return FaceFrames(self.flow_F2GG[part], self.warped_F3SS[part], self.frames_F3SS[part])
+
+    def to_pictures(self) -> np.ndarray:
+        """(F, 128, 128, 3) uint8."""
+        return (self.frames_F3SS * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+class FaceAnimator:
+    """Moves one face.
+
+    Args:
+        unet: the image network.
+        identity: (128, 128, 3) uint8 face crop.
+        landmarks: (68, 2) its landmarks, crop pixels.
+        steps: sampler steps; 0 gives the warped picture without the network.
+        seed: the noise of frame k depends on the seed and k alone.
+    """
+
+    def __init__(
+        self, unet: IdentityDiffusionUNet, identity: np.ndarray, landmarks: np.ndarray, steps: int, seed: int
+    ) -> None:
+        self._unet = unet
+        self._steps = steps
+        self._seed = seed
+        self._device = next(unet.parameters()).device
+        picture = torch.from_numpy(np.array(identity)).permute(2, 0, 1).float() / 255
+        self._identity = picture.to(self._device)
+        self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
+        self._maps = landmark_maps(self._landmarks, CROP_SIZE, CROP_SIZE // 2)
+        with torch.no_grad():
+            self._tokens = unet.encode_identity(self._identity[None])
+
+    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
+        """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
+        held, start, done = np.zeros((0, 68, 2), dtype=np.float32), 0, 0
+        for block in blocks:
+            held = np.concatenate([held, block])
+            while start + len(held) >= done + WINDOW_FRAMES + HALO_FRAMES:
+                yield self._window(held, start, done, done + WINDOW_FRAMES)
+                done += WINDOW_FRAMES
+                dropped = max(0, done - HALO_FRAMES - start)
+                held, start = held[dropped:], start + dropped
+        end = start + len(held)
+        while done < end:
+            following = min(end, done + WINDOW_FRAMES)
+            yield self._window(held, start, done, following)
+            done = following
+
+    def _window(self, held: np.ndarray, start: int, begin: int, end: int) -> FaceFrames:
+        """Frames ``begin`` to ``end`` out of landmarks that begin at frame ``start``."""
+        low, high = max(start, begin - HALO_FRAMES), min(start + len(held), end + HALO_FRAMES)
+        frames = self.animate(held[low - start : high - start], low)
+        return frames[begin - low : end - low]
+
+    @torch.no_grad()
+    def animate(self, landmarks: np.ndarray, first: int = 0) -> FaceFrames:
+        """Frames for landmarks (F, 68, 2), all at once; ``first`` is the number of the first frame."""
+        points = torch.from_numpy(landmarks).float().to(self._device)
+        flow = thin_plate_flow(self._landmarks, points, CROP_SIZE)
+        warped = warp(self._identity, flow, CROP_SIZE)
+        if self._steps == 0:
+            return FaceFrames(flow, warped, warped)
+        own_maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
+        maps = torch.cat([own_maps, self._maps.expand(len(points), -1, -1, -1)], dim=1)
+        region = residual_region(points, CROP_SIZE)
+        start = guide_noise(
+            warped, noise_mask(points, CROP_SIZE), self._noise(first, len(points)), self._unet.config.noise_scale
+        )
+
+        def denoise(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return self._unet(state, time, warped, maps, self._tokens, region)
+
+        frames = bridge_sample(denoise, start, self._steps).clamp(0, 1)
+        return FaceFrames(flow, warped, frames)
+
+    def _noise(self, first: int, count: int) -> torch.Tensor:
+        noise = torch.empty(count, 3, CROP_SIZE, CROP_SIZE)
+        generator = torch.Generator()
+        for index in range(count):
+            generator.manual_seed(self._seed * 1_000_003 + first + index)
+            noise[index].normal_(generator=generator)
+        return noise.to(self._device)

@@ -1,0 +1,213 @@
+"""3D Identity Diffusion U-Net, compact preset.
+
+A frame of 128×128 enters as 64×64 (pixel-unshuffle by 2), passes two finer and one coarsest level of
+residual blocks, each frame mixed with its two neighbours in time on the coarser levels, and attends to the
+tokens of the identity picture at the bottleneck. Every operation is local in space or attends to the identity
+alone, so the network trained on crops runs on whole frames. Normalisation is over channels at each
+pixel, for the same reason.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atldiff.guidance import MAP_GROUPS
+
+PATCH = 2
+"""Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Configuration of :class:`IdentityDiffusionUNet`.
+
+    Attributes:
+        channels: channels at 1/2, 1/4 and 1/8 of the frame's resolution.
+        time_features: width of the time-step embedding.
+        attention_heads: heads of the cross-attention to the identity tokens.
+        noise_scale: standard deviation of the guided noise where the mask is 1, frames being in [0, 1].
+    """
+
+    channels: tuple[int, int, int] = (48, 96, 192)
+    time_features: int = 128
+    attention_heads: int = 4
+    noise_scale: float = 0.25
+
+
+class PixelNorm(nn.Module):
+    """Root-mean-square normalisation over the channels of each pixel (Karras et al. 2018, section 4.2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        inverse = torch.rsqrt(x_NCHW.float().square().mean(dim=1, keepdim=True) + 1e-6)
+        return x_NCHW * inverse.to(x_NCHW.dtype) * self.scale.to(x_NCHW.dtype)[:, None, None]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions; the time step scales and shifts what lies between them (FiLM)."""
+
+    def __init__(self, in_channels: int, channels: int, time_features: int) -> None:
+        super().__init__()
+        self.norm1 = PixelNorm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.time = nn.Linear(time_features, 2 * channels)
+        self.norm2 = PixelNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.time.weight)
+
+    def forward(self, x_NCHW: torch.Tensor, time_NE: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.time(time_NE)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.conv1(F.silu(self.norm1(x_NCHW)))
+        hidden = torch.addcmul(shift, self.norm2(hidden), 1 + scale)
+        return self.skip(x_NCHW) + self.conv2(F.silu(hidden))
+
+
+class TemporalMix(nn.Module):
+    """Each frame takes up a learned mix of the previous, the same and the next frame, pixel by pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm(channels)
+        self.mix = nn.Conv2d(3 * channels, channels, 1)
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, x_NCHW: torch.Tensor, frames: int) -> torch.Tensor:
+        clips = self.norm(x_NCHW).unflatten(0, (-1, frames))
+        before = torch.cat([clips[:, :1], clips[:, :-1]], dim=1)
+        after = torch.cat([clips[:, 1:], clips[:, -1:]], dim=1)
+        neighbours = torch.cat([before, clips, after], dim=2).flatten(0, 1)
+        return x_NCHW + self.mix(neighbours.contiguous(memory_format=torch.channels_last))
+
+
+class IdentityEncoder(nn.Module):
+    """The identity crop → tokens for the bottleneck. (B, 3, 128, 128) → (B, 64, channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, 64, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(128, channels, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(channels, 8, 8))
+
+    def forward(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
+        return (self.layers(identity_B3HW - 0.5) + self.position).flatten(2).transpose(1, 2)
+
+
+class IdentityAttention(nn.Module):
+    """Cross-attention from every bottleneck pixel to the identity tokens (ATL-Diff, section 3.3)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = PixelNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x_NCHW: torch.Tensor, tokens_BLC: torch.Tensor, frames: int) -> torch.Tensor:
+        height, width = x_NCHW.shape[-2:]
+        queries = self.query(self.norm(x_NCHW).flatten(2).transpose(1, 2))
+        queries = queries.unflatten(0, (-1, frames)).flatten(1, 2)
+        keys, values = self.key_value(tokens_BLC).chunk(2, dim=2)
+        split = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values)]
+        mixed = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        mixed = self.out(mixed).unflatten(1, (frames, height * width)).flatten(0, 1)
+        return x_NCHW + mixed.transpose(1, 2).unflatten(2, (height, width))
+
+
+class IdentityDiffusionUNet(nn.Module):
+    """Predicts the frames x_0 as warped identity + residual, from the noisy frames x_t and the landmark maps."""
+
+    def __init__(self, config: UNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or UNetConfig()
+        fine, middle, coarse = self.config.channels
+        features = self.config.time_features
+        in_channels = 2 * 3 * PATCH**2 + 2 * len(MAP_GROUPS)
+        self.time_mlp = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features))
+        self.identity_encoder = IdentityEncoder(coarse)
+        self.conv_in = nn.Conv2d(in_channels, fine, 3, padding=1)
+        self.fine_in = ResidualBlock(fine, fine, features)
+        self.down_middle = nn.Conv2d(fine, middle, 2, stride=2)
+        self.middle_in = ResidualBlock(middle, middle, features)
+        self.middle_in_time = TemporalMix(middle)
+        self.down_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.coarse_in = ResidualBlock(coarse, coarse, features)
+        self.coarse_in_time = TemporalMix(coarse)
+        self.attention = IdentityAttention(coarse, self.config.attention_heads)
+        self.coarse_out = ResidualBlock(coarse, coarse, features)
+        self.coarse_out_time = TemporalMix(coarse)
+        self.up_middle = nn.Conv2d(coarse, middle, 1)
+        self.middle_out = ResidualBlock(2 * middle, middle, features)
+        self.middle_out_time = TemporalMix(middle)
+        self.up_fine = nn.Conv2d(middle, fine, 1)
+        self.fine_out = ResidualBlock(2 * fine, fine, features)
+        self.norm_out = PixelNorm(fine)
+        self.conv_out = nn.Conv2d(fine, 3 * PATCH**2, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # pyright: ignore[reportArgumentType]
+
+    def encode_identity(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 128, 128) identity crops in [0, 1] → (B, 64, C) tokens for :meth:`forward`."""
+        return self.identity_encoder(identity_B3HW)
+
+    def forward(
+        self,
+        noisy_N3HW: torch.Tensor,
+        time_N: torch.Tensor,
+        warped_N3HW: torch.Tensor,
+        maps_NMhw: torch.Tensor,
+        identity_tokens_BLC: torch.Tensor,
+        region_N1HW: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict x_0.
+
+        Args:
+            noisy_N3HW: (B·F, 3, H, W) x_t; the frames of a clip are consecutive, H and W multiples of 8.
+            time_N: (B·F,) or (1,) t in (0, 1].
+            warped_N3HW: (B·F, 3, H, W) the warped identity.
+            maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity.
+            identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
+            region_N1HW: (B·F, 1, H, W) where the residual acts.
+        """
+        frames = noisy_N3HW.shape[0] // identity_tokens_BLC.shape[0]
+        time = self._embed_time(time_N).to(noisy_N3HW.dtype)
+        pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
+        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), maps_NMhw], dim=1)
+        fine = self.conv_in(stacked.contiguous(memory_format=torch.channels_last))
+        fine = self.fine_in(fine, time)
+        middle = self.middle_in(self.down_middle(fine), time)
+        middle = self.middle_in_time(middle, frames)
+        coarse = self.coarse_in(self.down_coarse(middle), time)
+        coarse = self.coarse_in_time(coarse, frames)
+        coarse = self.attention(coarse, identity_tokens_BLC, frames)
+        coarse = self.coarse_out_time(self.coarse_out(coarse, time), frames)
+        up = F.interpolate(self.up_middle(coarse), scale_factor=2.0, mode="nearest")
+        middle = self.middle_out(torch.cat([middle, up], dim=1), time)
+        middle = self.middle_out_time(middle, frames)
+        up = F.interpolate(self.up_fine(middle), scale_factor=2.0, mode="nearest")
+        fine = self.fine_out(torch.cat([fine, up], dim=1), time)
+        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine))), PATCH)
+        return warped_N3HW + region_N1HW * residual.float()
+
+    def _embed_time(self, time_N: torch.Tensor) -> torch.Tensor:
+        """Sinusoidal embedding of t (Vaswani et al. 2017, section 3.5) through two layers."""
+        half = self.config.time_features // 2
+        rates = torch.exp(torch.arange(half, device=time_N.device) * (-6.0 / half))
+        angles = 100.0 * time_N.float()[:, None] * rates
+        return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=1))

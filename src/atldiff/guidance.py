@@ -1,0 +1,90 @@
+"""Landmarks-Guide Noise (ATL-Diff, arXiv 2507.12804, section 3.2) and the landmark maps of the compact preset.
+
+Landmarks become soft maps: one Gaussian a point, on a grid of any resolution, exact to a fraction of a pixel.
+"""
+
+import torch
+
+from atldiff.face.topology import (
+    INNER_LIPS,
+    JAW,
+    LEFT_BROW,
+    LEFT_EYE,
+    MOUTH,
+    NOSE,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+
+MAP_GROUPS: tuple[tuple[slice, ...], ...] = (
+    (INNER_LIPS,),
+    (OUTER_LIPS,),
+    (RIGHT_EYE, LEFT_EYE),
+    (JAW, RIGHT_BROW, LEFT_BROW, NOSE),
+)
+"""The landmark groups that have a map of their own, in channel order."""
+
+_MASK_SIGMA = 4.1
+_MASK_GAIN = 0.25
+_REGION_SIGMA = 7.0
+_REGION_GAIN = 0.5
+
+
+def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float = 2.0) -> torch.Tensor:
+    """One soft map per group of :data:`MAP_GROUPS`, values in [0, 1].
+
+    Args:
+        landmarks_FK2: (F, 68, 2) crop pixels.
+        size: side of the crop in pixels.
+        resolution: side of the maps.
+        sigma: width of a point in crop pixels.
+
+    Returns:
+        (F, 4, resolution, resolution) float32.
+    """
+    columns, rows = _profiles(landmarks_FK2, size, resolution, sigma)
+    maps = []
+    for group in MAP_GROUPS:
+        x = torch.cat([columns[:, points] for points in group], dim=1)
+        y = torch.cat([rows[:, points] for points in group], dim=1)
+        maps.append(torch.einsum("fky,fkx->fyx", y, x))
+    return torch.stack(maps, dim=1).clamp(max=1.0)
+
+
+def noise_mask(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
+    """Where the face moves: (F, 1, size, size) in [0.1, 1.1], high around the mouth, the eyes and the contour.
+
+    The published mask is a one-hot picture of the landmarks blurred with a kernel of 25 pixels, brought to
+    [0, 1] over the clip, plus 0.1. This is the same blur (σ = 4.1) in closed form, with a fixed gain in the place
+    of the clip's extremes, so that a frame's mask does not depend on how a stream is cut.
+    """
+    columns, rows = _profiles(landmarks_FK2, size, size, _MASK_SIGMA)
+    density = torch.einsum("fky,fkx->fyx", rows, columns)
+    return (_MASK_GAIN * density).clamp(max=1.0)[:, None] + 0.1
+
+
+def residual_region(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
+    """Where the image network may change the warped picture: (F, 1, size, size) in [0, 1], the face, soft-edged."""
+    inside = torch.cat([landmarks_FK2[:, 2:15], landmarks_FK2[:, 17:], landmarks_FK2[:, MOUTH]], dim=1)
+    columns, rows = _profiles(inside, size, size, _REGION_SIGMA)
+    density = torch.einsum("fky,fkx->fyx", rows, columns)
+    ramp = (_REGION_GAIN * density).clamp(max=1.0)[:, None]
+    return ramp * ramp * (3 - 2 * ramp)
+
+
+def guide_noise(
+    start_FCHW: torch.Tensor, mask_F1HW: torch.Tensor, noise_FCHW: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """x_T = start + scale · mask ⊙ ε: noise where the landmarks say that the face moves, the picture elsewhere."""
+    return start_FCHW + scale * mask_F1HW * noise_FCHW
+
+
+def _profiles(
+    landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Horizontal and vertical Gaussian profile of every point, (F, K, resolution) each; their product is the blob."""
+    places = (torch.arange(resolution, device=landmarks_FK2.device) + 0.5) * (size / resolution)
+    distances = landmarks_FK2[..., None].float() - places
+    profiles = torch.exp(-0.5 * (distances / sigma).square())
+    return profiles[:, :, 0], profiles[:, :, 1]

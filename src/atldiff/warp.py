@@ -1,0 +1,116 @@
+"""Motion-compensated start: the identity picture bent so that its landmarks lie where the target's do.
+
+A thin-plate spline (Bookstein 1989, eq. 1) through the 68 target landmarks and fixed points on the crop's
+border gives, for every place of the new picture, where in the identity picture to look. The flow is computed
+on a coarse grid and has no resolution of its own: the same flow bends the 128-pixel crop and the full-size
+portrait.
+"""
+
+import torch
+import torch.nn.functional as F
+
+FLOW_GRID = 32
+"""Side of the grid that the flow is computed on."""
+
+_BORDER_POINTS_PER_SIDE = 5
+_STIFFNESS = 1e-3
+_EDGE_FADE = 0.06
+
+
+def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int) -> torch.Tensor:
+    """Backward flow that takes the target landmarks to the source landmarks and leaves the border alone.
+
+    Args:
+        source_K2: (K, 2) or (F, K, 2) identity landmarks, crop pixels.
+        target_FK2: (F, K, 2) landmarks of the frames to make, crop pixels.
+        size: side of the crop in pixels.
+
+    Returns:
+        (F, 2, FLOW_GRID, FLOW_GRID) float32; at each place of the new frame the way, in crop pixels, to the place
+        of the identity frame to read. It is zero on the crop's border.
+    """
+    target = target_FK2.double() / size
+    offset = (source_K2.double() / size - target).float().double()
+    frames = target.shape[0]
+    border = _border_points(target).expand(frames, -1, -1)
+    centres = torch.cat([target, border], dim=1)
+    values = torch.cat([offset, torch.zeros_like(border)], dim=1)
+    weights = _solve_spline(centres, values).float()
+    grid = _grid_points(FLOW_GRID, target.device)
+    basis = _radial(torch.cdist(grid.expand(frames, -1, -1), centres.float()).square())
+    affine = torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1).expand(frames, -1, -1)
+    flow = torch.cat([basis, affine], dim=2) @ weights
+    flow = flow * _edge_window(grid)
+    return size * flow.transpose(1, 2).reshape(frames, 2, FLOW_GRID, FLOW_GRID)
+
+
+def warp(
+    image_CHW: torch.Tensor, flow_F2GG: torch.Tensor, size: int, window: tuple[int, int, int, int] | None = None
+) -> torch.Tensor:
+    """Read a picture through a flow.
+
+    Args:
+        image_CHW: (C, H, W) or (F, C, H, W); any resolution, it covers the same square as the flow.
+        flow_F2GG: (F, 2, G, G) in pixels of a crop of ``size``.
+        size: side of the crop that the flow's pixels belong to.
+        window: (left, top, width, height) in pixels of the picture, to make only that part of the frames.
+
+    Returns:
+        (F, C, height, width) frames, the whole picture without ``window``.
+    """
+    frames = flow_F2GG.shape[0]
+    images = image_CHW if image_CHW.ndim == 4 else image_CHW.expand(frames, -1, -1, -1)
+    full_height, full_width = images.shape[-2:]
+    left, top, width, height = window or (0, 0, full_width, full_height)
+    device = flow_F2GG.device
+    x = (torch.arange(width, device=device) + left + 0.5) * (2.0 / full_width) - 1.0
+    y = (torch.arange(height, device=device) + top + 0.5) * (2.0 / full_height) - 1.0
+    base = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(frames, -1, -1, -1)
+    flow = F.grid_sample(flow_F2GG, base, mode="bilinear", padding_mode="border", align_corners=False)
+    places = base + flow.permute(0, 2, 3, 1) * (2.0 / size)
+    return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor) -> torch.Tensor:
+    """Weights (F, N + 3, 2) of the spline through ``values`` at ``centres``, lightly smoothed."""
+    frames, count, _ = centres_FN2.shape
+    ones = torch.ones_like(centres_FN2[..., :1])
+    affine = torch.cat([ones, centres_FN2], dim=2)
+    system = torch.zeros(frames, count + 3, count + 3, dtype=centres_FN2.dtype, device=centres_FN2.device)
+    smoothing = _STIFFNESS * torch.eye(count, dtype=centres_FN2.dtype, device=centres_FN2.device)
+    system[:, :count, :count] = _radial(torch.cdist(centres_FN2, centres_FN2).square()) + smoothing
+    system[:, :count, count:] = affine
+    system[:, count:, :count] = affine.transpose(1, 2)
+    right_side = torch.cat([values_FN2, torch.zeros_like(values_FN2[:, :3])], dim=1)
+    return torch.linalg.solve(system, right_side)
+
+
+def _radial(squared_distance: torch.Tensor) -> torch.Tensor:
+    """U(r) = r² log r², zero at r = 0."""
+    return squared_distance * torch.log(squared_distance.clamp_min(1e-12))
+
+
+def _border_points(like: torch.Tensor) -> torch.Tensor:
+    steps = torch.linspace(0, 1, _BORDER_POINTS_PER_SIDE, dtype=like.dtype, device=like.device)
+    inner = steps[1:-1]
+    low, high = torch.zeros_like(steps), torch.ones_like(steps)
+    sides = [
+        torch.stack([steps, low], dim=1),
+        torch.stack([steps, high], dim=1),
+        torch.stack([torch.zeros_like(inner), inner], dim=1),
+        torch.stack([torch.ones_like(inner), inner], dim=1),
+    ]
+    return torch.cat(sides)
+
+
+def _grid_points(count: int, device: torch.device) -> torch.Tensor:
+    """(count², 2) centres of the grid cells in [0, 1], row by row."""
+    steps = (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
+    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
+
+
+def _edge_window(points_N2: torch.Tensor) -> torch.Tensor:
+    """(N, 1) factor that falls smoothly to zero at the crop's border."""
+    margin = torch.minimum(points_N2, 1 - points_N2).amin(dim=1, keepdim=True)
+    ramp = ((margin - 0.5 / FLOW_GRID) / _EDGE_FADE).clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
