@@ -1,0 +1,116 @@
+"""The landmark generator and what stands around it: timing, windows, rest, head motion, voice activity."""
+
+import numpy as np
+import pytest
+import torch
+
+from atldiff.face.topology import MIRROR_68, mouth_opening
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig, feature_positions
+from atldiff.landmarks.geometry import apply_similarity, fit_similarity, remove_head_motion
+from atldiff.landmarks.motion import HOP, MARGIN, speech_windows
+from atldiff.landmarks.rest import closing_displacement
+from atldiff.speech.activity import activity_threshold, voice_activity
+from atldiff.speech.waveform import SAMPLE_RATE
+from face_shapes import open_face
+
+torch.set_num_threads(1)
+
+
+def small_generator() -> LandmarkGenerator:
+    torch.manual_seed(0)
+    return LandmarkGenerator(LandmarkGeneratorConfig(features=12, channels=16, dilations=(1, 2))).eval()
+
+
+def test_frames_are_placed_at_their_own_time_at_any_rate() -> None:
+    numbers = torch.arange(600)
+    for fps in (24, 25, 30000 / 1001, 30):
+        assert torch.allclose(feature_positions(numbers, fps) / 50, numbers.double() / fps)
+
+
+@torch.no_grad()
+def test_an_event_in_the_features_moves_the_frames_around_it_only() -> None:
+    generator = small_generator()
+    features = torch.randn(1, 100, 12)
+    positions = feature_positions(torch.arange(50), 25)[None]
+    identity = torch.from_numpy(open_face())[None].float()
+    before = generator(features, positions, identity)
+    features[0, 60] += 3
+    changed = (generator(features, positions, identity) - before).abs().amax(dim=(0, 2, 3)) > 1e-7
+    reach = generator.context_features / 50 * 25
+    frames = torch.nonzero(changed).flatten()
+    assert frames.min() >= 30 - reach
+    assert frames.max() <= 30 + reach
+    assert changed[30]
+
+
+@torch.no_grad()
+def test_generator_ignores_where_and_how_large_the_face_is() -> None:
+    generator = small_generator()
+    features, positions = torch.randn(1, 20, 12), torch.arange(5.0)[None]
+    identity = torch.from_numpy(open_face())[None].float()
+    near = generator(features, positions, identity)
+    far = generator(features, positions, identity * 3 + 40)
+    assert torch.allclose(near, far, atol=1e-5)
+
+
+def test_windows_cover_the_sound_once_and_hear_their_margins() -> None:
+    total = 3 * HOP + MARGIN + 12345
+    sound = np.random.default_rng(0).standard_normal(total).astype(np.float32)
+    blocks = [sound[begin : begin + 10_007] for begin in range(0, total, 10_007)]
+    windows = list(speech_windows(blocks))
+    assert [window.begin for window in windows] == [index * HOP / SAMPLE_RATE for index in range(4)]
+    assert [window.end for window in windows[:-1]] == [window.begin for window in windows[1:]]
+    for window in windows:
+        heard = min(len(window.samples), total - window.start)
+        assert np.array_equal(window.samples[:heard], sound[window.start : window.start + heard])
+        assert window.start == max(0, round(window.begin * SAMPLE_RATE) - MARGIN)
+    assert np.array_equal(windows[-1].samples[total - windows[-1].start :], np.zeros(SAMPLE_RATE // 2))
+
+
+@pytest.mark.parametrize("total", [1, 3200, HOP, HOP + MARGIN, HOP + MARGIN + 1])
+def test_windows_of_awkward_lengths_end_once(total: int) -> None:
+    windows = list(speech_windows([np.ones(total, dtype=np.float32)]))
+    assert windows[-1].end == float("inf")
+    assert sum(window.end == float("inf") for window in windows) == 1
+
+
+def test_rest_shuts_the_mouth_and_leaves_eyes_and_corners() -> None:
+    identity = open_face()
+    moved = closing_displacement(identity)
+    assert mouth_opening(identity) > 0.05
+    assert mouth_opening(identity + moved) < 1e-6
+    assert np.array_equal(moved[17:48], np.zeros((31, 2)))
+    assert np.array_equal(moved[[48, 54, 60, 64]], np.zeros((4, 2)))
+    assert np.abs(closing_displacement(identity + moved)).max() < 1e-9
+
+
+def test_head_motion_is_removed_and_the_mouth_kept() -> None:
+    identity = open_face()
+    spoken = identity + closing_displacement(identity) * 0.5
+    turn = np.array([[0.95, -0.1, 7.0], [0.1, 0.95, -3.0]])
+    still = remove_head_motion(apply_similarity(turn, spoken)[None], identity)
+    assert np.abs(still - spoken).max() < 1e-6
+    fitted = fit_similarity(identity, apply_similarity(turn, identity))
+    assert np.allclose(fitted, turn, atol=1e-9)
+
+
+def test_mirrored_landmarks_are_those_of_the_mirrored_face() -> None:
+    assert np.array_equal(MIRROR_68[MIRROR_68], np.arange(68))
+    flipped = ([128, 0] + open_face() * [-1, 1])[MIRROR_68]
+    assert np.abs(flipped - open_face()).max() < 1e-9
+
+
+def test_voice_activity_follows_the_sound() -> None:
+    times = np.arange(0, 3, 0.04)
+    sound = np.zeros(3 * SAMPLE_RATE, dtype=np.float32)
+    sound[SAMPLE_RATE : 2 * SAMPLE_RATE] = 0.3 * np.sin(np.arange(SAMPLE_RATE) * 0.3)
+    voice = voice_activity(sound, times, activity_threshold(0.3))
+    assert voice[(times > 1.02) & (times < 1.98)].min() == 1
+    assert voice[(times < 0.75) | (times > 2.25)].max() == 0
+
+
+def test_silence_and_hiss_far_below_the_speech_are_no_voice() -> None:
+    times = np.arange(0, 1, 0.04)
+    assert voice_activity(np.zeros(SAMPLE_RATE, np.float32), times, activity_threshold(0.0)).max() == 0
+    hiss = np.random.default_rng(0).normal(0, 1e-3, SAMPLE_RATE).astype(np.float32)
+    assert voice_activity(hiss, times, activity_threshold(0.5)).max() == 0
