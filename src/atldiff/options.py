@@ -1,0 +1,48 @@
+"""Options of a generation, checked in one place before any work is done. Costs no heavy import."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from atldiff.errors import InputError
+
+EMOTIONS = ("angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral")
+"""The emotions of MEAD in the order of their class numbers."""
+
+AUTO_EMOTION = "auto"
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a video is made.
+
+    Attributes:
+        fps: frames per second, 1 to 120.
+        steps: sampler steps, 1 to 64.
+        seed: at least 0.
+        emotion: one of :data:`EMOTIONS`, or ``auto``.
+        intensity: strength of the expression, 0 to 1.
+    """
+
+    fps: float = 25.0
+    steps: int = 2
+    seed: int = 0
+    emotion: str = "neutral"
+    intensity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.fps) or not 1 <= self.fps <= 120:
+            raise InputError(f"fps is {self.fps}; expected 1 to 120 frames per second")
+        if not 1 <= self.steps <= 64:
+            raise InputError(f"steps is {self.steps}; expected 1 to 64 sampler steps")
+        if not 0 <= self.seed < 2**40:
+            raise InputError(f"seed is {self.seed}; expected 0 to 2^40 - 1")
+        if self.emotion not in (*EMOTIONS, AUTO_EMOTION):
+            names = ", ".join((*EMOTIONS, AUTO_EMOTION))
+            raise InputError(f"unknown emotion {self.emotion!r}; expected one of {names}")
+        if not 0 <= self.intensity <= 1:
+            raise InputError(f"intensity is {self.intensity}; expected 0 to 1")
+
+    def with_emotion(self, emotion: str) -> "GenerationOptions":
+        """The same with another emotion."""
+        return dataclasses.replace(self, emotion=emotion)

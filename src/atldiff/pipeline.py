@@ -1,0 +1,330 @@
+"""ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+
+import atldiff
+from atldiff.diffusion.animator import FaceAnimator, FaceFrames
+from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.errors import InputError, ModelError
+from atldiff.face.compose import PortraitComposer
+from atldiff.face.crop import CROP_SIZE, face_crop
+from atldiff.face.detection import FaceDetector
+from atldiff.face.portrait import load_portrait, select_face
+from atldiff.landmarks.expression import apply_expression
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.landmarks.motion import SpeechMotion
+from atldiff.options import GenerationOptions
+from atldiff.serialization import load_config, load_weights, read_json, save_part, write_json
+from atldiff.speech.activity import activity_threshold
+from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
+from atldiff.speech.waveform import SAMPLE_RATE, Speech
+from atldiff.speech.whisper import WhisperEncoder
+from atldiff.video.writer import VideoWriter
+
+DEFAULT_MODEL = "compact"
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+INDEX_NAME = "model_index.json"
+
+PortraitInput = str | Path | np.ndarray | Image.Image
+SpeechInput = str | Path | Speech
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What ``model_index.json`` says besides the parts.
+
+    Attributes:
+        preset: name of the preset.
+        steps: sampler steps where the caller names none.
+        speech_encoder: the frozen encoder; ``whisper-tiny.en`` comes with a dependency.
+    """
+
+    preset: str = "compact"
+    steps: int = 2
+    speech_encoder: str = "whisper-tiny.en"
+
+
+@dataclass(frozen=True)
+class TalkingHead:
+    """A finished video in memory.
+
+    Attributes:
+        frames: (F, H, W, 3) uint8 RGB.
+        fps: frames per second.
+        audio: the speech, as it goes into the file.
+    """
+
+    frames: np.ndarray
+    fps: float
+    audio: Speech
+
+    def save(self, path: str | Path) -> Path:
+        """Write an mp4 (H.264 and AAC); an existing file is replaced only by a finished one.
+
+        Raises:
+            OutputError: the file cannot be written there.
+        """
+        height, width = self.frames.shape[1:3]
+        with VideoWriter(path, width, height, self.fps, self.audio) as writer:
+            for frame in self.frames:
+                writer.write(frame)
+        return Path(path)
+
+
+@dataclass
+class FrameStream:
+    """An iterator over the frames of a video that is being made, (H, W, 3) uint8 each.
+
+    Attributes:
+        width, height: size of the frames in pixels.
+        fps: frames per second; frame k shows the sound at k / fps.
+        frames: how many there will be.
+        audio: the speech.
+        emotion: the expression on the face.
+    """
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    audio: Speech
+    emotion: str
+    _pictures: Iterator[np.ndarray] = field(repr=False)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._pictures
+
+    def __next__(self) -> np.ndarray:
+        return next(self._pictures)
+
+
+class ATLDiffPipeline:
+    """The whole path from a portrait and speech to frames (ATL-Diff, arXiv 2507.12804, figure 2).
+
+    Load one with :meth:`from_pretrained` and call it; :meth:`stream` does the same in constant memory.
+    """
+
+    def __init__(
+        self,
+        speech_encoder: WhisperEncoder,
+        landmark_generator: LandmarkGenerator,
+        unet: IdentityDiffusionUNet,
+        emotion_classifier: EmotionClassifier,
+        config: PipelineConfig | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.config = config or PipelineConfig()
+        self.device = _choose_device(device)
+        self.speech_encoder = speech_encoder.to(self.device).eval()
+        self.landmark_generator = landmark_generator.to(self.device).eval()
+        unet = unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.unet = unet.eval()
+        self.emotion_classifier = emotion_classifier.to(self.device).eval()
+        self._detector: FaceDetector | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str = "auto") -> Self:
+        """Load a pipeline.
+
+        Args:
+            name_or_dir: ``compact``, whose weights are in the package, or a folder that
+                :meth:`save_pretrained` wrote.
+            device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``.
+
+        Raises:
+            ModelError: no such model, or a part of it is missing, corrupt or of the wrong shape.
+            InputError: the device is unknown or not there.
+        """
+        folder = _model_folder(name_or_dir)
+        index = read_json(folder / INDEX_NAME)
+        if not isinstance(index, dict) or index.get("_class_name") != cls.__name__:
+            raise ModelError(f"{folder / INDEX_NAME} does not describe an {cls.__name__}")
+        known = {key: value for key, value in index.items() if not key.startswith("_")}
+        try:
+            config = PipelineConfig(**known)
+        except TypeError as error:
+            raise ModelError(f"{folder / INDEX_NAME} does not fit this version: {error}") from error
+        if config.speech_encoder != PipelineConfig.speech_encoder:
+            wanted = PipelineConfig.speech_encoder
+            raise ModelError(
+                f"speech encoder {config.speech_encoder!r} in {folder / INDEX_NAME}; expected {wanted!r}"
+            )
+        generator = LandmarkGenerator(load_config(folder / "landmark_generator", LandmarkGeneratorConfig))
+        load_weights(folder / "landmark_generator", generator)
+        unet = IdentityDiffusionUNet(load_config(folder / "unet", UNetConfig))
+        load_weights(folder / "unet", unet)
+        classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
+        load_weights(folder / "emotion_classifier", classifier)
+        return cls(WhisperEncoder.from_package(), generator, unet, classifier, config, device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model_index.json`` and one folder a part (``config.json``, ``model.safetensors`` in fp16)."""
+        folder = Path(folder)
+        save_part(folder / "landmark_generator", self.landmark_generator, self.landmark_generator.config)
+        save_part(folder / "unet", self.unet, self.unet.config)
+        save_part(folder / "emotion_classifier", self.emotion_classifier, self.emotion_classifier.config)
+        settings = {"preset": self.config.preset, "steps": self.config.steps}
+        settings |= {"speech_encoder": self.config.speech_encoder}
+        about = {"_class_name": type(self).__name__, "_atldiff_version": atldiff.__version__}
+        write_json(folder / INDEX_NAME, about | settings)
+
+    def __call__(
+        self,
+        portrait: PortraitInput,
+        speech: SpeechInput,
+        *,
+        fps: float = 25.0,
+        steps: int | None = None,
+        seed: int = 0,
+        emotion: str = "neutral",
+        face: int | None = None,
+        crop_only: bool = False,
+    ) -> TalkingHead:
+        """Make the whole video in memory; the arguments are those of :meth:`stream`."""
+        stream = self.stream(
+            portrait, speech, fps=fps, steps=steps, seed=seed, emotion=emotion, face=face, crop_only=crop_only
+        )
+        frames = np.empty((stream.frames, stream.height, stream.width, 3), dtype=np.uint8)
+        for index, frame in enumerate(stream):
+            frames[index] = frame
+        return TalkingHead(frames, stream.fps, stream.audio)
+
+    def stream(
+        self,
+        portrait: PortraitInput,
+        speech: SpeechInput,
+        *,
+        fps: float = 25.0,
+        steps: int | None = None,
+        seed: int = 0,
+        emotion: str = "neutral",
+        face: int | None = None,
+        crop_only: bool = False,
+    ) -> FrameStream:
+        """Make the video frame by frame, in constant memory whatever its length.
+
+        Args:
+            portrait: a picture (path, (H, W, 3) uint8 array or Pillow image), or a video with a face in it.
+            speech: any recording that can be decoded, or a :class:`~atldiff.speech.waveform.Speech`.
+            fps: frames per second, 1 to 120.
+            steps: sampler steps, 1 to 64; the model's default if None.
+            seed: the same seed gives the same frames.
+            emotion: one of :data:`~atldiff.speech.emotion.EMOTIONS`, or ``auto`` to hear it from the speech.
+            face: which face, counted from the left from 1; the largest if None.
+            crop_only: give the 128×128 face crop, not the whole portrait.
+
+        Raises:
+            InputError: an argument cannot be used; the text says which and what was expected.
+            FaceError: no usable face in the portrait.
+        """
+        options = GenerationOptions(fps, self.config.steps if steps is None else steps, seed, emotion)
+        audio = Speech.coerce(speech)
+        picture = load_portrait(portrait, self._face_detector())
+        landmarks, _ = select_face(picture, self._face_detector(), face)
+        if options.emotion == "auto":
+            heard, _ = classify_speech(self.emotion_classifier, self.speech_encoder, audio.blocks())
+            options = options.with_emotion(heard)
+        crop = face_crop(landmarks, CROP_SIZE)
+        frames = audio.frames_at(options.fps)
+        parts = self._face_frames(crop.cut(picture), crop.to_crop(landmarks), audio, frames, options)
+        if crop_only:
+            width = height = CROP_SIZE
+            pictures = _crop_pictures(parts)
+        else:
+            height, width = picture.shape[:2]
+            pictures = _whole_pictures(parts, PortraitComposer(picture, crop, self.device))
+        return FrameStream(width, height, options.fps, frames, audio, options.emotion, pictures)
+
+    def animate(
+        self,
+        identity: np.ndarray,
+        identity_landmarks: np.ndarray,
+        landmarks: np.ndarray,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """The image part alone: a face crop and given landmarks → frames of the crop.
+
+        Args:
+            identity: (128, 128, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
+            identity_landmarks: (68, 2) its landmarks, crop pixels.
+            landmarks: (F, 68, 2) the frames' landmarks, crop pixels.
+            steps: sampler steps; 0 gives the warped crop without the network, None the model's default.
+            seed: the same seed gives the same frames.
+
+        Returns:
+            (F, 128, 128, 3) uint8.
+        """
+        steps = self.config.steps if steps is None else steps
+        animator = FaceAnimator(self.unet, identity, identity_landmarks, steps, seed)
+        return np.concatenate([part.to_pictures() for part in animator.stream([landmarks])])
+
+    def close(self) -> None:
+        """Free the face detector; the pipeline makes a new one if it is used again."""
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+
+    def _face_frames(
+        self,
+        identity: np.ndarray,
+        identity_landmarks: np.ndarray,
+        audio: Speech,
+        frames: int,
+        options: GenerationOptions,
+    ) -> Iterator[FaceFrames]:
+        threshold = activity_threshold(audio.peak)
+        motion = SpeechMotion(
+            self.speech_encoder, self.landmark_generator, identity_landmarks, options.fps, threshold
+        )
+        animator = FaceAnimator(self.unet, identity, identity_landmarks, options.steps, options.seed)
+        landmarks = (
+            apply_expression(block, identity_landmarks, options.emotion, options.intensity)
+            for block in motion.landmarks(audio.blocks(SAMPLE_RATE), frames)
+        )
+        return animator.stream(landmarks)
+
+    def _face_detector(self) -> FaceDetector:
+        if self._detector is None:
+            self._detector = FaceDetector()
+        return self._detector
+
+
+def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
+    for part in parts:
+        yield from part.to_pictures()
+
+
+def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
+    for part in parts:
+        residuals = part.frames_F3SS - part.warped_F3SS
+        for flow, residual in zip(part.flow_F2GG, residuals, strict=True):
+            yield composer.render(flow, residual)
+
+
+def _model_folder(name_or_dir: str | Path) -> Path:
+    packaged = WEIGHTS_FOLDER / str(name_or_dir)
+    if str(name_or_dir) == DEFAULT_MODEL and packaged.is_dir():
+        return packaged
+    folder = Path(name_or_dir)
+    if not folder.is_dir():
+        raise ModelError(f"no model {str(name_or_dir)!r}: expected {DEFAULT_MODEL!r} or a folder with {INDEX_NAME}")
+    return folder
+
+
+def _choose_device(name: str) -> torch.device:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if name not in available:
+        raise InputError(f"unknown device {name!r}; expected auto, cpu, cuda or mps")
+    if not available[name]:
+        raise InputError(f"device {name!r} is not available on this machine; use auto or cpu")
+    return torch.device(name)
