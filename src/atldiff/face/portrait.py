@@ -1,0 +1,227 @@
+"""Portraits of any kind → one RGB picture, and the face in it that is to speak."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from atldiff.errors import FaceError, InputError
+from atldiff.media import existing_file, open_media
+
+MAX_SIDE = 4096
+"""Longest side in pixels of a portrait; larger ones are reduced to it."""
+
+MIN_FACE_SIZE = 48
+"""Smallest usable face in pixels, along the longer side of its landmarks' bounding box."""
+
+BACKGROUND = (128, 128, 128)
+"""What shows through where a picture is transparent: a neutral mid-grey."""
+
+VIDEO_SEARCH_S = 10.0
+VIDEO_SEARCH_STEP_S = 0.2
+
+_EXPECTED = "a picture (JPEG, PNG, WebP, AVIF …) or a video of a face"
+_UNSAFE_FORMATS = {"EPS", "MPEG"}
+"""Formats that Pillow names but cannot decode itself: one runs Ghostscript, the other is a video."""
+
+_log = logging.getLogger("atldiff")
+
+
+class Detector(Protocol):
+    """What this module needs of :class:`atldiff.face.detection.FaceDetector`."""
+
+    def detect(self, image: np.ndarray) -> list[np.ndarray]:
+        """(H, W, 3) uint8 RGB → (68, 2) pixel coordinates for each face, the largest first."""
+        ...
+
+
+def load_portrait(source: str | Path | Image.Image | np.ndarray, detector: Detector | None = None) -> np.ndarray:
+    """A portrait as (H, W, 3) uint8 RGB.
+
+    Files are turned as their EXIF data says, converted to sRGB where they carry another colour profile,
+    transparency is laid on mid-grey, of an animation the first frame is taken, and a longer side above
+    ``MAX_SIDE`` is reduced to it, with a warning.
+
+    Args:
+        source: a file, a Pillow picture, or an array (H, W), (H, W, 3) or (H, W, 4) uint8.
+        detector: with it a file may also be a video, see :func:`portrait_from_video`.
+
+    Raises:
+        InputError: missing, a folder, empty, no picture, truncated, too large, or an array of another kind.
+        FaceError: a video without a face.
+    """
+    if isinstance(source, np.ndarray):
+        _check_array(source)
+        return _as_rgb(Image.fromarray(np.ascontiguousarray(source)), "the portrait array")
+    if isinstance(source, Image.Image):
+        return _as_rgb(source, "the portrait")
+    if not isinstance(source, str | Path):
+        raise InputError(f"got {type(source).__name__} as portrait; expected a path, a PIL.Image or an array")
+    path = existing_file(source, _EXPECTED)
+    try:
+        with path.open("rb") as stream, _open_picture(stream, path) as picture:
+            return _as_rgb(picture, str(path))
+    except UnidentifiedImageError as error:
+        if detector is None:
+            raise InputError(f"{path} cannot be read as a picture; expected {_EXPECTED}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); expected {_EXPECTED}") from error
+    return portrait_from_video(path, detector)
+
+
+def portrait_from_video(path: str | Path, detector: Detector) -> np.ndarray:
+    """The first frame with a face of a video, (H, W, 3) uint8 RGB, upright.
+
+    Its first ``VIDEO_SEARCH_S`` seconds are looked at, one frame each ``VIDEO_SEARCH_STEP_S``.
+
+    Raises:
+        InputError: missing, a folder, empty or no video.
+        FaceError: no face in that time.
+    """
+    path = existing_file(path, _EXPECTED)
+    seen = False
+    for frame in _frames_to_search(path):
+        seen = True
+        picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        image = _as_rgb(Image.fromarray(np.ascontiguousarray(picture)), str(path))
+        if detector.detect(image):
+            return image
+    if not seen:
+        raise InputError(f"{path} cannot be read as a picture or video; expected {_EXPECTED}")
+    raise FaceError(f"no face in the first {VIDEO_SEARCH_S:g} s of {path}; expected a face towards the camera")
+
+
+def select_face(
+    image: np.ndarray, detector: Detector, number: int | None = None, minimum: float = MIN_FACE_SIZE
+) -> tuple[np.ndarray, int]:
+    """The face that is to speak, and how many there are.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        detector: finds the faces.
+        number: which face, counted from 1 at the left of the picture; None takes the largest.
+        minimum: smallest longer side in pixels of the bounding box of the face's landmarks.
+
+    Returns:
+        (68, 2) float32 landmarks in pixels, and the number of faces found.
+
+    Raises:
+        FaceError: no face, no face of that number, or a face that is too small.
+    """
+    faces = detector.detect(image)
+    if not faces:
+        height, width = image.shape[:2]
+        raise FaceError(f"no face found in the portrait ({width}×{height}); expected a face towards the camera")
+    if number is None:
+        face = faces[0]
+        if len(faces) > 1:
+            _log.info("%d faces found; taking the largest (choose with --face N)", len(faces))
+    else:
+        if not 1 <= number <= len(faces):
+            found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
+            raise FaceError(
+                f"no face number {number}: {found} found; expected 1 to {len(faces)}, counted from the left"
+            )
+        face = sorted(faces, key=lambda points: points[:, 0].min() + points[:, 0].max())[number - 1]
+    size = float((face.max(axis=0) - face.min(axis=0)).max())
+    if size < minimum:
+        raise FaceError(f"the face is {size:.0f} pixels large; expected at least {minimum:g}")
+    return face, len(faces)
+
+
+def _check_array(array: np.ndarray) -> None:
+    grey, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype != np.uint8 or not (grey or colour) or not array.size:
+        raise InputError(
+            f"the portrait array is {array.shape} {array.dtype}; expected (H, W), (H, W, 3) or (H, W, 4) uint8"
+        )
+
+
+def _open_picture(stream: io.BufferedReader, path: Path) -> Image.Image:
+    """Open lazily. Pillow's own limit on the number of pixels holds; its warning at half of it is not shown.
+
+    Raises:
+        UnidentifiedImageError: not a picture.
+        InputError: more pixels than the limit.
+    """
+    Image.init()
+    formats = [name for name in Image.ID if name not in _UNSAFE_FORMATS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            return Image.open(stream, formats=formats)
+        except Image.DecompressionBombError as error:
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise InputError(f"{path} has too many pixels; expected at most {limit:.0f} megapixels") from error
+
+
+def _as_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    if not all(picture.size):
+        raise InputError(f"{name} is {picture.width}×{picture.height} pixels; expected at least 1×1")
+    try:
+        picture = ImageOps.exif_transpose(picture)
+        picture = _to_srgb(_eight_bit(picture))
+    except Exception as error:  # Pillow's decoders raise errors of any type on broken data
+        raise InputError(f"{name} is damaged or incomplete ({error}); expected {_EXPECTED}") from error
+    if max(picture.size) > MAX_SIDE:
+        shrink = MAX_SIDE / max(picture.size)
+        size = max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink))
+        _log.warning("%s is %d×%d pixels; reduced to %d×%d", name, *picture.size, *size)
+        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(picture)
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Pictures of 16 or 32 bits a pixel → 8-bit grey; all others as they are."""
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.float64) / 257
+    elif picture.mode == "F":
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
+        values *= 255 if values.max() <= 1 else 1
+    else:
+        return picture
+    return Image.fromarray(np.round(values).clip(0, 255).astype(np.uint8))
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    profile = picture.info.get("icc_profile")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        flat = Image.new("RGB", picture.size, BACKGROUND)
+        flat.paste(picture, mask=picture.getchannel("A"))
+        picture = flat
+    if profile and picture.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):
+            converted = None
+        if converted is not None:
+            return converted
+    return picture.convert("RGB")
+
+
+def _frames_to_search(path: Path) -> Iterator[VideoFrame]:
+    with open_media(path, _EXPECTED) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no picture; expected {_EXPECTED}")
+        due = 0.0
+        start = None
+        try:
+            for frame in container.decode(container.streams.video[0]):
+                time = frame.time or 0.0
+                start = time if start is None else start
+                if time - start > VIDEO_SEARCH_S:
+                    return
+                if time - start >= due:
+                    due = time - start + VIDEO_SEARCH_STEP_S - 1e-3
+                    yield frame
+        except FFmpegError:
+            return

@@ -1,0 +1,208 @@
+"""Frames and speech → an MP4 file that browsers play, written as a stream and never left half done."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+from atldiff.errors import InputError, OutputError
+from atldiff.media import frame_rate
+from atldiff.speech.waveform import Speech
+
+_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18", "profile": "high"}
+_ENCODER_THREADS = 4
+"""Fixed, so that a file's bytes do not depend on the number of processors."""
+
+_AUDIO_BITS_PER_S = 160_000
+_AUDIO_BITS_PER_SAMPLE = 6
+"""Per channel: what AAC allows in a frame, which is less than the above at low sample rates."""
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
+    """The file that writing to ``path`` would make, links resolved; leaves no trace.
+
+    Raises:
+        OutputError: not named .mp4, a folder, one of ``inputs`` (also through links), or in a folder that
+            does not exist or cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise OutputError(f"cannot write {path}: its suffix is {path.suffix!r}; expected .mp4")
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; expected a file name ending in .mp4")
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {target.parent}; create it first")
+        for given in map(Path, inputs):
+            if target.exists() and given.exists() and target.samefile(given):
+                raise OutputError(f"cannot write {path}: it is the input {given}; expected another file")
+        with tempfile.TemporaryFile(dir=target.parent):
+            return target
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {path}: {reason}; expected a writable folder") from error
+
+
+class VideoWriter:
+    """Writes H.264 (High, yuv420p, BT.709 limited range) and AAC into an MP4 with its index in front.
+
+    Frame k is shown at k / fps and both tracks start at 0; the sound is as long as the speech. 4:2:0 needs
+    even sides: of an odd width or height the last column or row is left out. Memory does not grow with
+    length. The file comes into being under a hidden name in the target's folder and is moved to its own
+    when the ``with`` block ends without an error; otherwise it is removed and an existing file stays.
+
+    Args:
+        path: ends in .mp4.
+        width, height: of the frames in pixels, at least 2.
+        fps: frames per second; 29.97 means 30000/1001, see :func:`atldiff.media.frame_rate`.
+        speech: becomes the sound track; None writes a silent film.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: ``path`` cannot be written (see :func:`check_output`), or writing fails (a full disk).
+        InputError: a side below 2, ``fps`` out of range, or a frame of another shape or type.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        fps: float | Fraction,
+        speech: Speech | None = None,
+        overwrite: bool = True,
+    ) -> None:
+        if width < 2 or height < 2:
+            raise InputError(f"got frames of {width}×{height} pixels; expected at least 2×2")
+        self.path = Path(path)
+        self.width, self.height = width, height
+        self.fps = frame_rate(fps)
+        self.num_frames = 0
+        inputs = [speech.path] if speech is not None and speech.path is not None else []
+        self._target = check_output(path, inputs)
+        if not overwrite and self._target.exists():
+            raise OutputError(f"cannot write {path}: it exists already; expected a new name")
+        self._temporary = self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.mp4")
+        self._speech = speech
+        self._container: OutputContainer | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            with self._reporting():
+                self._open()
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._abandon()
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one frame, (height, width, 3) uint8 RGB, and the sound up to its end."""
+        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
+            raise InputError(
+                f"got a frame of {frame.shape} {frame.dtype}; expected ({self.height}, {self.width}, 3) uint8"
+            )
+        if self._container is None:
+            raise OutputError(f"{self.path} is not open for writing; use the writer in a with block")
+        even = np.ascontiguousarray(frame[: self.height // 2 * 2, : self.width // 2 * 2])
+        picture = VideoFrame.from_ndarray(even, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base = self.num_frames, 1 / self.fps
+        self.num_frames += 1
+        with self._reporting():
+            self._container.mux(self._video.encode(picture))
+        self._write_sound(until=self.num_frames / self.fps)
+
+    def _open(self) -> None:
+        self._container = av.open(f"file:{self._temporary}", "w", options={"movflags": "+faststart"})
+        video = self._container.add_stream("libx264", rate=self.fps, options=dict(_ENCODER_OPTIONS))
+        video.width, video.height = self.width // 2 * 2, self.height // 2 * 2
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = 1 / self.fps
+        video.codec_context.thread_count = _ENCODER_THREADS
+        video.codec_context.colorspace = Colorspace.ITU709
+        video.codec_context.color_range = ColorRange.MPEG
+        video.codec_context.color_primaries = ColorPrimaries.BT709
+        video.codec_context.color_trc = ColorTrc.BT709
+        self._video = video
+        self._sound: Iterator[np.ndarray] = iter(())
+        self._samples = 0
+        if self._speech is not None:
+            rate, channels = self._speech.track_rate, self._speech.track_channels
+            self._audio = self._container.add_stream("aac", rate=rate, layout="mono" if channels == 1 else "stereo")
+            self._audio.bit_rate = min(_AUDIO_BITS_PER_S, _AUDIO_BITS_PER_SAMPLE * rate * channels)
+            self._sound = self._speech.stereo_blocks()
+
+    def _write_sound(self, until: Fraction | None = None) -> None:
+        """Encode what is left of the sound, or what is heard before ``until`` seconds."""
+        if self._speech is None or self._container is None:
+            return
+        rate = self._speech.track_rate
+        while until is None or self._samples < until * rate:
+            block = next(self._sound, None)
+            if block is None:
+                return
+            frame = AudioFrame.from_ndarray(
+                np.ascontiguousarray(block), format="fltp", layout=self._audio.layout.name
+            )
+            frame.sample_rate, frame.pts, frame.time_base = rate, self._samples, Fraction(1, rate)
+            self._samples += block.shape[1]
+            with self._reporting():
+                self._container.mux(self._audio.encode(frame))
+
+    def _finish(self) -> None:
+        if not self.num_frames:
+            raise OutputError(f"cannot write {self.path}: no frame was written; expected at least one")
+        self._write_sound()
+        with self._reporting():
+            assert self._container is not None
+            self._container.mux(self._video.encode(None))
+            if self._speech is not None:
+                self._container.mux(self._audio.encode(None))
+            self._container.close()
+            self._container = None
+            with self._temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            self._temporary.replace(self._target)
+
+    def _abandon(self) -> None:
+        """Close and remove what is not in place; nothing to do after :meth:`_finish`."""
+        container, self._container = self._container, None
+        try:
+            if container is not None:
+                with contextlib.suppress(FFmpegError, OSError):
+                    container.close()
+        finally:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except (FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {self.path}: {reason}") from error
