@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from atldiff.errors import InputError
 
-EMOTIONS = ("angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral")
-"""The emotions of MEAD in the order of their class numbers."""
+EMOTIONS: tuple[str, ...] = ("angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral")
+"""The emotions of MEAD (Wang et al. 2020) in the order of their class numbers."""
 
 AUTO_EMOTION = "auto"
 
