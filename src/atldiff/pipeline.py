@@ -20,6 +20,7 @@ from atldiff.face.portrait import load_portrait, select_face
 from atldiff.landmarks.expression import apply_expression
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.landmarks.motion import SpeechMotion
+from atldiff.media import frame_rate
 from atldiff.options import GenerationOptions
 from atldiff.serialization import load_config, load_weights, read_json, save_part, write_json
 from atldiff.speech.activity import activity_threshold
@@ -216,7 +217,7 @@ class ATLDiffPipeline:
             fps: frames per second, 1 to 120.
             steps: sampler steps, 1 to 64; the model's default if None.
             seed: the same seed gives the same frames.
-            emotion: one of :data:`~atldiff.speech.emotion.EMOTIONS`, or ``auto`` to hear it from the speech.
+            emotion: one of :data:`~atldiff.options.EMOTIONS`, or ``auto`` to hear it from the speech.
             face: which face, counted from the left from 1; the largest if None.
             crop_only: give the 128×128 face crop, not the whole portrait.
 
@@ -232,15 +233,16 @@ class ATLDiffPipeline:
             heard, _ = classify_speech(self.emotion_classifier, self.speech_encoder, audio.blocks())
             options = options.with_emotion(heard)
         crop = face_crop(landmarks, CROP_SIZE)
-        frames = audio.frames_at(options.fps)
-        parts = self._face_frames(crop.cut(picture), crop.to_crop(landmarks), audio, frames, options)
+        fps = float(frame_rate(options.fps))
+        frames = audio.frames_at(fps)
+        parts = self._face_frames(crop.cut(picture), crop.to_crop(landmarks), audio, frames, fps, options)
         if crop_only:
             width = height = CROP_SIZE
             pictures = _crop_pictures(parts)
         else:
             height, width = picture.shape[:2]
             pictures = _whole_pictures(parts, PortraitComposer(picture, crop, self.device))
-        return FrameStream(width, height, options.fps, frames, audio, options.emotion, pictures)
+        return FrameStream(width, height, fps, frames, audio, options.emotion, pictures)
 
     def animate(
         self,
@@ -278,12 +280,11 @@ class ATLDiffPipeline:
         identity_landmarks: np.ndarray,
         audio: Speech,
         frames: int,
+        fps: float,
         options: GenerationOptions,
     ) -> Iterator[FaceFrames]:
         threshold = activity_threshold(audio.peak)
-        motion = SpeechMotion(
-            self.speech_encoder, self.landmark_generator, identity_landmarks, options.fps, threshold
-        )
+        motion = SpeechMotion(self.speech_encoder, self.landmark_generator, identity_landmarks, fps, threshold)
         animator = FaceAnimator(self.unet, identity, identity_landmarks, options.steps, options.seed)
         landmarks = (
             apply_expression(block, identity_landmarks, options.emotion, options.intensity)

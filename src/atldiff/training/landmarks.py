@@ -24,7 +24,7 @@ from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConf
 from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.serialization import save_part
 from atldiff.speech.waveform import SAMPLE_RATE
-from atldiff.speech.whisper import WhisperEncoder
+from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEncoder
 from atldiff.training.checkpoint import ExponentialAverage, load_checkpoint, save_checkpoint
 
 VARIANTS = 4
@@ -88,7 +88,7 @@ def _variant_features(
     encoder: WhisperEncoder, clips: list[PreparedClip], clip: PreparedClip, variant: int, random: np.random.Generator
 ) -> np.ndarray:
     own = clip.waveform.astype(np.float32) / 32768
-    unit = SAMPLE_RATE // 50
+    unit = SAMPLES_PER_FEATURE
     count = -(-len(own) // unit)
     if variant == 0:
         return encoder(torch.from_numpy(own)[None])[0, :count].numpy()
@@ -128,6 +128,8 @@ class LandmarkBatches:
         self.context = context
         self.features = {item.clip.path: item.features for item in spoken}
         self.sampler = SpeakerSampler([item.clip for item in spoken], training.frames)
+        slowest = min(item.clip.fps for item in spoken)
+        self.length = math.ceil(training.frames * FEATURE_RATE / slowest) + 2 * context + 1
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features (B, T, C), positions (B, F), identity (B, 68, 2), displacements (B, F, 68, 2) in eye distances."""
@@ -150,8 +152,7 @@ class LandmarkBatches:
         features = self.features[clip.path][variant]
         positions = feature_positions(torch.arange(first, first + count), clip.fps).numpy()
         begin = math.floor(positions[0]) - self.context
-        length = math.ceil(count * 50 / clip.fps) + 2 * self.context + 1
-        window = features[np.clip(np.arange(begin, begin + length), 0, len(features) - 1)]
+        window = features[np.clip(np.arange(begin, begin + self.length), 0, len(features) - 1)]
         identity = identity + random.normal(0, 0.004 * interocular_distance(identity), identity.shape)
         return window, positions - begin, identity, target
 
@@ -233,11 +234,11 @@ def train_landmarks(
         model.load_state_dict(state["model"])
         average.module.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
         first, best = state["step"], state["best"]
     spoken = cache_features(prepared, load_clips(prepared, "train", with_frames=False))
     validation = cache_features(prepared, load_clips(prepared, "val", with_frames=False), seed=1)
     batches = LandmarkBatches(spoken, training, model.context_features)
+    torch.set_rng_state(state["random"] if state else torch.Generator().manual_seed(training.seed).get_state())
     began, losses = time.monotonic(), []
     for step in range(first, training.steps):
         model.train()
