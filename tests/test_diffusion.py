@@ -7,7 +7,6 @@ import torch
 from atldiff.diffusion.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
 from atldiff.diffusion.sampler import bridge_sample, bridge_state, bridge_times
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
-
 from test_warp import face_like_points
 
 torch.set_num_threads(1)

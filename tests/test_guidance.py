@@ -3,7 +3,6 @@
 import torch
 
 from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
-
 from test_warp import SIZE, face_like_points
 
 

@@ -61,10 +61,9 @@ def test_windows_cover_the_sound_once_and_hear_their_margins() -> None:
     assert [window.begin for window in windows] == [index * HOP / SAMPLE_RATE for index in range(4)]
     assert [window.end for window in windows[:-1]] == [window.begin for window in windows[1:]]
     for window in windows:
-        heard = min(len(window.samples), total - window.start)
-        assert np.array_equal(window.samples[:heard], sound[window.start : window.start + heard])
+        assert np.array_equal(window.samples, sound[window.start : window.start + len(window.samples)])
         assert window.start == max(0, round(window.begin * SAMPLE_RATE) - MARGIN)
-    assert np.array_equal(windows[-1].samples[total - windows[-1].start :], np.zeros(SAMPLE_RATE // 2))
+    assert windows[-1].start + len(windows[-1].samples) == total
 
 
 @pytest.mark.parametrize("total", [1, 3200, HOP, HOP + MARGIN, HOP + MARGIN + 1])

@@ -19,8 +19,6 @@ HOP = 8 * SAMPLE_RATE
 MARGIN = SAMPLE_RATE
 """Samples of sound heard before and after them."""
 
-_TAIL = SAMPLE_RATE // 2
-
 
 @dataclass(frozen=True)
 class SpeechWindow:
@@ -33,7 +31,7 @@ class SpeechWindow:
 
 
 def speech_windows(blocks: Iterable[np.ndarray], hop: int = HOP, margin: int = MARGIN) -> Iterator[SpeechWindow]:
-    """Cut a stream of 16 kHz mono blocks into overlapping windows; the last one ends in half a second of silence."""
+    """Cut a stream of 16 kHz mono blocks into overlapping windows."""
     held, start, begin = np.zeros(0, dtype=np.float32), 0, 0
     for block in blocks:
         held = np.concatenate([held, block])
@@ -43,8 +41,7 @@ def speech_windows(blocks: Iterable[np.ndarray], hop: int = HOP, margin: int = M
             begin += hop
             dropped = begin - margin - start
             held, start = held[dropped:], start + dropped
-    samples = np.concatenate([held, np.zeros(_TAIL, dtype=np.float32)])
-    yield SpeechWindow(samples, start, begin / SAMPLE_RATE, float("inf"))
+    yield SpeechWindow(held, start, begin / SAMPLE_RATE, float("inf"))
 
 
 class SpeechMotion:
