@@ -47,7 +47,7 @@ class FaceAnimator:
         identity: (128, 128, 3) uint8 face crop.
         landmarks: (68, 2) its landmarks, crop pixels.
         steps: sampler steps; 0 gives the warped picture without the network.
-        seed: the noise of frame k depends on the seed and k alone.
+        seed: seeds the noise, which is the same for every frame, so that a face at rest is still.
     """
 
     def __init__(
@@ -55,12 +55,13 @@ class FaceAnimator:
     ) -> None:
         self._unet = unet
         self._steps = steps
-        self._seed = seed
         self._device = next(unet.parameters()).device
         picture = torch.from_numpy(np.array(identity)).permute(2, 0, 1).float() / 255
         self._identity = picture.to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
         self._maps = landmark_maps(self._landmarks, CROP_SIZE, CROP_SIZE // 2)
+        generator = torch.Generator().manual_seed(seed)
+        self._noise = torch.randn(1, 3, CROP_SIZE, CROP_SIZE, generator=generator).to(self._device)
         with torch.no_grad():
             self._tokens = unet.encode_identity(self._identity[None])
 
@@ -83,12 +84,12 @@ class FaceAnimator:
     def _window(self, held: np.ndarray, start: int, begin: int, end: int) -> FaceFrames:
         """Frames ``begin`` to ``end`` out of landmarks that begin at frame ``start``."""
         low, high = max(start, begin - HALO_FRAMES), min(start + len(held), end + HALO_FRAMES)
-        frames = self.animate(held[low - start : high - start], low)
+        frames = self.animate(held[low - start : high - start])
         return frames[begin - low : end - low]
 
     @torch.no_grad()
-    def animate(self, landmarks: np.ndarray, first: int = 0) -> FaceFrames:
-        """Frames for landmarks (F, 68, 2), all at once; ``first`` is the number of the first frame."""
+    def animate(self, landmarks: np.ndarray) -> FaceFrames:
+        """Frames for landmarks (F, 68, 2), all at once."""
         points = torch.from_numpy(landmarks).float().to(self._device)
         flow = thin_plate_flow(self._landmarks, points, CROP_SIZE)
         warped = warp(self._identity, flow, CROP_SIZE)
@@ -97,20 +98,10 @@ class FaceAnimator:
         own_maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
         maps = torch.cat([own_maps, self._maps.expand(len(points), -1, -1, -1)], dim=1)
         region = residual_region(points, CROP_SIZE)
-        start = guide_noise(
-            warped, noise_mask(points, CROP_SIZE), self._noise(first, len(points)), self._unet.config.noise_scale
-        )
+        start = guide_noise(warped, noise_mask(points, CROP_SIZE), self._noise, self._unet.config.noise_scale)
 
         def denoise(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             return self._unet(state, time, warped, maps, self._tokens, region)
 
         frames = bridge_sample(denoise, start, self._steps).clamp(0, 1)
         return FaceFrames(flow, warped, frames)
-
-    def _noise(self, first: int, count: int) -> torch.Tensor:
-        noise = torch.empty(count, 3, CROP_SIZE, CROP_SIZE)
-        generator = torch.Generator()
-        for index in range(count):
-            generator.manual_seed(self._seed * 1_000_003 + first + index)
-            noise[index].normal_(generator=generator)
-        return noise.to(self._device)

@@ -33,7 +33,8 @@ class DiffusionTraining:
         steps: optimiser steps of the whole run; the learning rate follows a cosine over them.
         clips, frames, crop: a batch is ``clips`` runs of ``frames`` frames, cut to ``crop`` pixels a side.
         first_step_share: share of clips trained at t = 1, where sampling starts.
-        own_state_every: every so many steps, states with t < 1 come from the network's own first step.
+        true_state_every: every so many steps, states with t < 1 are made from the true frames; otherwise from the
+            network's own first step, as in sampling.
         max_minutes: stop (and leave a checkpoint to go on from) after so many minutes of this call.
     """
 
@@ -45,7 +46,7 @@ class DiffusionTraining:
     warmup: int = 200
     ema_decay: float = 0.998
     first_step_share: float = 0.6
-    own_state_every: int = 4
+    true_state_every: int = 4
     seed: int = 0
     max_minutes: float = math.inf
     report_every: int = 500
@@ -68,7 +69,8 @@ class FaceCropBatches(Dataset[Batch]):
         parts = [self._run_of_frames(self.sampler.draw(random), random) for _ in range(self.training.clips)]
         batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         noise = torch.Generator().manual_seed(int(random.integers(2**62)))
-        batch["noise"] = torch.randn(batch["clean"].shape, generator=noise)
+        per_clip = torch.randn(self.training.clips, *batch["clean"].shape[1:], generator=noise)
+        batch["noise"] = per_clip.repeat_interleave(self.training.frames, dim=0)
         clip_times = [self._time(random) for _ in range(self.training.clips)]
         batch["time"] = torch.tensor(clip_times).repeat_interleave(self.training.frames)
         return batch
@@ -161,13 +163,22 @@ def _start(model: IdentityDiffusionUNet, batch: Batch) -> torch.Tensor:
     return guide_noise(batch["warped"], batch["mask"], batch["noise"], model.config.noise_scale)
 
 
+@torch.no_grad()
+def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor) -> torch.Tensor:
+    """What sampling would know after its first step, for the clips with t < 1; the true frames for the others."""
+    known = batch["clean"].clone()
+    late = batch["time"] < 1
+    if late.any():
+        clips = late.view(len(batch["identity"]), -1)[:, 0]
+        part = {name: value[clips if name == "identity" else late] for name, value in batch.items()}
+        known[late] = _predict(model, part, start[late], torch.ones_like(part["time"]))
+    return known
+
+
 def training_loss(model: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> torch.Tensor:
     """Loss of one batch; with ``own_state`` the states with t < 1 hold the network's own prediction."""
     start = _start(model, batch)
-    known = batch["clean"]
-    if own_state:
-        with torch.no_grad():
-            known = _predict(model, batch, start, torch.ones_like(batch["time"]))
+    known = _first_step(model, batch, start) if own_state else batch["clean"]
     state = bridge_state(known, start, batch["time"][:, None, None, None])
     return reconstruction_loss(_predict(model, batch, state, batch["time"]), batch["clean"], batch["mask"])
 
@@ -226,7 +237,7 @@ def train_diffusion(
     for step, batch in enumerate(loader, start=first):
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(training, step)
-        loss = training_loss(model, batch, own_state=step % training.own_state_every == 0)
+        loss = training_loss(model, batch, own_state=step % training.true_state_every > 0)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,90 @@
+"""Portrait and speech → a video file, frame by frame, in constant memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.video.writer import VideoWriter, check_output
+
+if TYPE_CHECKING:
+    from atldiff.pipeline import ATLDiffPipeline, PortraitInput, SpeechInput
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all) after each step."""
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What was written, and how long it took.
+
+    Attributes:
+        path: the file.
+        duration_s: length of the speech in seconds.
+        frames: number of video frames.
+        fps: frames per second.
+        emotion: the expression on the face.
+        seconds: time taken from the inputs to the finished file, without loading the model.
+    """
+
+    path: Path
+    duration_s: float
+    frames: int
+    fps: float
+    emotion: str
+    seconds: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of video: below 1 is faster than real time."""
+        return self.seconds / self.duration_s
+
+
+def render_video(
+    pipeline: "ATLDiffPipeline",
+    portrait: "PortraitInput",
+    speech: "SpeechInput",
+    output: str | Path,
+    *,
+    fps: float = 25.0,
+    steps: int | None = None,
+    seed: int = 0,
+    emotion: str = "neutral",
+    face: int | None = None,
+    crop_only: bool = False,
+    progress: Progress | None = None,
+) -> RenderReport:
+    """Make a video file; memory does not grow with its length.
+
+    An existing file is replaced only by a finished one: whatever ends the work early (an error, Ctrl-C)
+    leaves what was there before.
+
+    Args:
+        pipeline: makes the frames; see :meth:`~atldiff.pipeline.ATLDiffPipeline.stream` for the other
+            arguments.
+        output: ends in .mp4; its folder exists.
+        progress: called after each frame.
+
+    Raises:
+        OutputError: the output cannot be written there, or is one of the inputs.
+        InputError: an argument cannot be used.
+    """
+    began = time.monotonic()
+    check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
+    stream = pipeline.stream(
+        portrait, speech, fps=fps, steps=steps, seed=seed, emotion=emotion, face=face, crop_only=crop_only
+    )
+    with VideoWriter(output, stream.width, stream.height, stream.fps, stream.audio) as writer:
+        for done, frame in enumerate(stream, start=1):
+            writer.write(frame)
+            if progress is not None:
+                progress(done, stream.frames)
+    return RenderReport(
+        path=Path(output),
+        duration_s=stream.audio.duration_s,
+        frames=stream.frames,
+        fps=stream.fps,
+        emotion=stream.emotion,
+        seconds=time.monotonic() - began,
+    )

@@ -1,0 +1,71 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+import atldiff
+from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.face.detection import FaceDetector
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.pipeline import ATLDiffPipeline
+from atldiff.speech.emotion import EmotionClassifier
+from atldiff.speech.waveform import SAMPLE_RATE, Speech
+from atldiff.speech.whisper import WhisperEncoder
+from media_files import write_sound
+
+torch.set_num_threads(1)
+
+ASSETS = Path(atldiff.__file__).parent / "assets"
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """The astronaut, 512×512."""
+    return ASSETS / "portrait.jpg"
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """A synthesised sentence of 7 s."""
+    return ASSETS / "speech.flac"
+
+
+@pytest.fixture(scope="session")
+def word(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 1.2 s of the sentence."""
+    blocks = Speech.open(speech).blocks(SAMPLE_RATE)
+    samples = np.concatenate(list(blocks))[: round(1.2 * SAMPLE_RATE)]
+    return write_sound(tmp_path_factory.mktemp("word") / "word.wav", samples[None], SAMPLE_RATE)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with small, random weights: fast, and its noise shows in the frames."""
+    generator = torch.Generator().manual_seed(0)
+    landmarks = LandmarkGenerator(LandmarkGeneratorConfig(channels=16, dilations=(1, 2)))
+    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16, 16)))
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    pipeline = ATLDiffPipeline(WhisperEncoder.from_package(), landmarks, unet, EmotionClassifier(), device="cpu")
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_model: Path) -> Iterator[ATLDiffPipeline]:
+    pipeline = ATLDiffPipeline.from_pretrained(tiny_model, device="cpu")
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope="session")
+def detector() -> Iterator[FaceDetector]:
+    with FaceDetector() as face_detector:
+        yield face_detector
