@@ -25,7 +25,7 @@ class GenerationOptions:
     """
 
     fps: float = 25.0
-    steps: int = 2
+    steps: int = 1
     seed: int = 0
     emotion: str = "neutral"
     intensity: float = 0.5

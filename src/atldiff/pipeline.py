@@ -48,7 +48,7 @@ class PipelineConfig:
     """
 
     preset: str = "compact"
-    steps: int = 2
+    steps: int = 1
     speech_encoder: str = "whisper-tiny.en"
 
 
@@ -235,13 +235,14 @@ class ATLDiffPipeline:
         crop = face_crop(landmarks, CROP_SIZE)
         fps = float(frame_rate(options.fps))
         frames = audio.frames_at(fps)
-        parts = self._face_frames(crop.cut(picture), crop.to_crop(landmarks), audio, frames, fps, options)
+        points = crop.to_crop(landmarks)
+        parts = self._face_frames(crop.cut(picture), points, audio, frames, fps, options)
         if crop_only:
             width = height = CROP_SIZE
             pictures = _crop_pictures(parts)
         else:
             height, width = picture.shape[:2]
-            pictures = _whole_pictures(parts, PortraitComposer(picture, crop, self.device))
+            pictures = _whole_pictures(parts, PortraitComposer(picture, crop, points, self.device))
         return FrameStream(width, height, fps, frames, audio, options.emotion, pictures)
 
     def animate(
@@ -306,8 +307,8 @@ def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
 def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
     for part in parts:
         residuals = part.frames_F3SS - part.warped_F3SS
-        for flow, residual in zip(part.flow_F2GG, residuals, strict=True):
-            yield composer.render(flow, residual)
+        for flow, shut, residual in zip(part.flow_F2GG, part.shut_F, residuals, strict=True):
+            yield composer.render(flow, shut, residual)
 
 
 def _model_folder(name_or_dir: str | Path) -> Path:

@@ -44,8 +44,8 @@ class PixelNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels))
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        inverse = torch.rsqrt(x_NCHW.float().square().mean(dim=1, keepdim=True) + 1e-6)
-        return x_NCHW * inverse.to(x_NCHW.dtype) * self.scale.to(x_NCHW.dtype)[:, None, None]
+        scale = self.scale.to(x_NCHW.dtype)
+        return F.rms_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, 1e-6).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from atldiff.face.crop import FaceCrop
+from atldiff.face.lips import shut_lips
 
 
 class PortraitComposer:
@@ -17,10 +18,11 @@ class PortraitComposer:
     Args:
         portrait: (H, W, 3) uint8.
         crop: where the face crop lies in it.
+        landmarks: (68, 2) identity landmarks, crop pixels.
         device: where the pixels are moved.
     """
 
-    def __init__(self, portrait: np.ndarray, crop: FaceCrop, device: torch.device) -> None:
+    def __init__(self, portrait: np.ndarray, crop: FaceCrop, landmarks: np.ndarray, device: torch.device) -> None:
         self._portrait = portrait
         self._box = left, top, right, bottom = _covered_box(portrait, crop)
         self._size = crop.size
@@ -37,12 +39,17 @@ class PortraitComposer:
         self._base = (local * (2 / extent) - 1).float().to(device)
         self._turn = torch.from_numpy(crop.matrix[:, :2].T / np.array([right - left, bottom - top]) * 2).float()
         self._turn = self._turn.to(device)
+        corner = crop.matrix[:, 2] - np.array([left, top])
+        shift = torch.from_numpy(corner / np.array([right - left, bottom - top]) * 2 - 1).float().to(device)
+        to_image = torch.cat([self._turn.T, shift[:, None]], dim=1)
+        self._shut_region = shut_lips(self._region, inside.float().to(device), to_image, landmarks)
 
-    def render(self, flow_2GG: torch.Tensor, residual_3SS: torch.Tensor) -> np.ndarray:
+    def render(self, flow_2GG: torch.Tensor, shut: torch.Tensor, residual_3SS: torch.Tensor) -> np.ndarray:
         """One frame.
 
         Args:
             flow_2GG: backward flow in crop pixels, zero on the border.
+            shut: () how far to draw from the portrait with its lips together, 0 to 1.
             residual_3SS: what the network adds to the warped crop, pictures in [0, 1].
 
         Returns:
@@ -50,8 +57,9 @@ class PortraitComposer:
         """
         flow = _sample(flow_2GG, self._crop_places, padding="border")
         inside = (self._crop_places.abs() < 1).all(dim=-1)
+        region = torch.lerp(self._region, self._shut_region, shut) if shut > 0 else self._region
         flow = torch.where(inside, flow, 0.0)
-        moved = _sample(self._region, self._base + flow.permute(1, 2, 0) @ self._turn, padding="border")
+        moved = _sample(region, self._base + flow.permute(1, 2, 0) @ self._turn, padding="border")
         added = _sample(residual_3SS, self._crop_places, padding="zeros")
         pixels = ((moved + added) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         frame = self._portrait.copy()

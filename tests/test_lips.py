@@ -1,0 +1,56 @@
+"""Painting parted lips together: only between the lips, only for a mouth that shuts, at any resolution."""
+
+import numpy as np
+import torch
+
+from atldiff.face.lips import shut_lips, shut_share
+from atldiff.landmarks.rest import closing_displacement
+from face_shapes import open_face
+
+SKIN, TEETH = 0.5, 1.0
+
+
+def toothy_picture(size: int) -> torch.Tensor:
+    """Grey skin with white teeth between the inner lips of :func:`open_face`."""
+    scale = size / 128
+    rows, columns = np.mgrid[0:size, 0:size] + 0.5
+    face = open_face()
+    centre, half = face[60:68].mean(axis=0), np.ptp(face[60:68], axis=0) / 2
+    teeth = ((columns / scale - centre[0]) / half[0]) ** 2 + ((rows / scale - centre[1]) / half[1]) ** 2 < 0.5
+    return torch.from_numpy(np.where(teeth, TEETH, SKIN)).float().expand(3, -1, -1)
+
+
+def shut(size: int) -> torch.Tensor:
+    steps = (torch.arange(size) + 0.5) * (128 / size)
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
+    to_image = torch.tensor([[2 / 128, 0.0, -1.0], [0.0, 2 / 128, -1.0]])
+    return shut_lips(toothy_picture(size), places, to_image, open_face())
+
+
+def test_teeth_give_way_to_lips_and_nothing_else_changes() -> None:
+    before, after = toothy_picture(128), shut(128)
+    assert (before > 0.9).sum() > 100
+    assert (after > 0.7).sum() < 0.05 * (before > 0.9).sum()
+    face = open_face()
+    outside = torch.ones(128, 128, dtype=torch.bool)
+    outside[int(face[62, 1]) - 2 : int(face[66, 1]) + 3, int(face[60, 0]) - 1 : int(face[64, 0]) + 2] = False
+    assert torch.equal(after[:, outside], before[:, outside])
+
+
+def test_the_painting_is_the_same_at_another_resolution() -> None:
+    reduced = torch.nn.functional.avg_pool2d(shut(384)[None], 3)[0]
+    assert (reduced - shut(128)).abs().mean() < 0.005
+
+
+def test_share_grows_as_the_mouth_shuts() -> None:
+    identity = open_face()
+    closing = np.linspace(0, 1, 6)[:, None, None] * closing_displacement(identity)
+    share = shut_share(torch.from_numpy(identity), torch.from_numpy(identity + closing))
+    assert share[0] == 0
+    assert share[-1] == 1
+    assert (share.diff() >= 0).all()
+
+
+def test_a_mouth_that_was_shut_is_left_alone() -> None:
+    closed = open_face() + closing_displacement(open_face())
+    assert shut_share(torch.from_numpy(closed), torch.from_numpy(np.stack([closed, open_face()]))).max() == 0
