@@ -9,7 +9,9 @@ from pathlib import Path
 import atldiff
 
 ASSETS = Path(atldiff.__file__).parent / "assets"
-PORTRAIT, SPEECH, OUTPUT = sys.argv[1:4] or (ASSETS / "portrait.jpg", ASSETS / "speech.flac", "speak.mp4")
+if len(sys.argv) not in (1, 4):
+    sys.exit(__doc__)
+PORTRAIT, SPEECH, OUTPUT = sys.argv[1:] or (ASSETS / "portrait.jpg", ASSETS / "speech.flac", "speak.mp4")
 
 pipe = atldiff.ATLDiffPipeline.from_pretrained()
 

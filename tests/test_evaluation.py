@@ -32,7 +32,7 @@ from atldiff.evaluation.protocol import (
     render_rows,
     summarise,
 )
-from atldiff.evaluation.report import contact_sheet, markdown, write_contact_sheet, write_json
+from atldiff.evaluation.report import contact_sheet, markdown, write_contact_sheet, write_report
 from atldiff.face.crop import face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.speech.waveform import Speech
@@ -341,7 +341,7 @@ def test_table_shows_medians_and_the_worst_identity() -> None:
 def test_json_holds_everything_and_no_nan(still_report: EvaluationReport, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")
-    write_json(still_report, target)
+    write_report(still_report, target)
     content = json.loads(target.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
     assert [score["row"] for score in content["scores"]] == list(ROWS)
     assert content["scores"][0]["values"]["lag"] is None
@@ -352,10 +352,10 @@ def test_json_holds_everything_and_no_nan(still_report: EvaluationReport, tmp_pa
 
 def test_a_failed_write_leaves_nothing(still_report: EvaluationReport, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="absent"):
-        write_json(still_report, tmp_path / "absent" / "report.json")
+        write_report(still_report, tmp_path / "absent" / "report.json")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="folder"):
-        write_json(still_report, tmp_path / "folder")
+        write_report(still_report, tmp_path / "folder")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 

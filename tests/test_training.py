@@ -51,10 +51,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, portrait: Path, speech: P
             waveform=(sound * 32767).astype(np.int16),
             fps=np.float32(25),
         )
-        rows.append([f"{number}.npz", "made", f"speaker{number % 2}", split, 32, 25, ""])
+        rows.append([f"{number}.npz", "made", f"speaker{number % 2}", split, ""])
     with (folder / "index.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["path", "corpus", "speaker", "split", "frames", "fps", "rejected"])
+        writer.writerow(["path", "corpus", "speaker", "split", "rejected"])
         writer.writerows(rows)
     return folder
 
@@ -124,9 +124,15 @@ def test_refuses_what_cannot_be_trained_on(prepared: Path, tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(prepared: Path, tmp_path: Path) -> None:
-    diffusion.train_diffusion(prepared, tmp_path, tiny_diffusion(2), TINY_UNET)
-    before = (tmp_path / "last.pt").read_bytes()
-    broken = dataclasses.replace(tiny_diffusion(4), learning_rate=1e30)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 3"):
+    broken = dataclasses.replace(tiny_diffusion(4), learning_rate=1e30, report_every=1)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
         diffusion.train_diffusion(prepared, tmp_path, broken, TINY_UNET)
-    assert (tmp_path / "last.pt").read_bytes() == before
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 1
+
+
+def test_a_run_goes_on_with_its_own_settings_only(prepared: Path, tmp_path: Path) -> None:
+    diffusion.train_diffusion(prepared, tmp_path, tiny_diffusion(2), TINY_UNET)
+    with pytest.raises(InputError, match=r"begun with {'seed': 0}, not {'seed': 7}"):
+        diffusion.train_diffusion(prepared, tmp_path, dataclasses.replace(tiny_diffusion(4), seed=7), TINY_UNET)

@@ -191,7 +191,13 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--portrait", metavar="P", required=True, type=Path, help="a picture, or a video with a face in it")
     add("--speech", metavar="S", required=True, type=Path, help="a sound file, or a video with sound")
     add("-o", "--output", metavar="OUT.mp4", required=True, type=Path, help="the video to write")
-    add("--fps", type=float, default=GenerationOptions.fps, help="frames per second (default: %(default)g)")
+    add(
+        "--fps",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.fps,
+        help="frames per second (default: %(default)g)",
+    )
     add("--steps", metavar="N", type=int, help="sampler steps (default: the model's own)")
     add("--seed", metavar="N", type=int, default=GenerationOptions.seed, help="default: %(default)s")
     add(
@@ -199,6 +205,13 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default=GenerationOptions.emotion,
         help=f"{', '.join(EMOTIONS)}, or {AUTO_EMOTION} to hear it from the speech (default: %(default)s)",
+    )
+    add(
+        "--intensity",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.intensity,
+        help="strength of the expression, 0 to 1 (default: %(default)g)",
     )
     add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
     add("--crop-only", action="store_true", help="write the 128×128 crop of the face, not the whole portrait")
@@ -225,7 +238,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     steps = GenerationOptions.steps if arguments.steps is None else arguments.steps
-    GenerationOptions(arguments.fps, steps, arguments.seed, arguments.emotion)
+    GenerationOptions(arguments.fps, steps, arguments.seed, arguments.emotion, arguments.intensity)
 
     from atldiff.media import existing_file
     from atldiff.render import render_video
@@ -246,10 +259,13 @@ def _generate(arguments: argparse.Namespace) -> None:
             steps=arguments.steps,
             seed=arguments.seed,
             emotion=arguments.emotion,
+            intensity=arguments.intensity,
             face=arguments.face,
             crop_only=arguments.crop_only,
             progress=progress,
         )
+    if arguments.emotion == AUTO_EMOTION:
+        print(f"emotion heard: {report.emotion}")
     print(
         f"{report.path}: {report.duration_s:.2f} s, {report.frames} frames, took {report.seconds:.1f} s, "
         f"real-time factor {report.real_time_factor:.2f}"
@@ -298,14 +314,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _prepared(data: Path, run: Path) -> Path:
-    """The folder of prepared clips: ``data`` itself, or what is made of it once in the run's folder."""
+    """The folder of prepared clips: ``data`` itself, or what is made of it in the run's folder."""
     from atldiff.data.clips import INDEX_NAME, prepare_clips
 
     if (data / INDEX_NAME).is_file():
         return data
     prepared = run / "prepared"
-    if not (prepared / INDEX_NAME).is_file():
-        prepare_clips(data, prepared)
+    prepare_clips(data, prepared)
     return prepared
 
 
@@ -314,7 +329,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     _make_folder(arguments.output)
 
     from atldiff.evaluation.protocol import evaluate
-    from atldiff.evaluation.report import markdown, write_json
+    from atldiff.evaluation.report import markdown, write_report
     from atldiff.serialization import write_atomically
 
     with _pipeline(arguments) as pipeline, _ProgressBar("clip", arguments.quiet) as progress:
@@ -326,7 +341,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             progress=progress,
         )
-    write_json(report, arguments.output / "report.json")
+    write_report(report, arguments.output / "report.json")
     table = markdown(report)
     write_atomically(arguments.output / "report.md", table.encode())
     print(table)

@@ -22,7 +22,7 @@ from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConf
 from atldiff.landmarks.motion import SpeechMotion
 from atldiff.media import frame_rate
 from atldiff.options import GenerationOptions
-from atldiff.serialization import load_config, load_weights, read_json, save_part, write_json
+from atldiff.serialization import load_config, load_weights, read_json, save_part, write_atomically, write_json
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
@@ -129,6 +129,7 @@ class ATLDiffPipeline:
         self.unet = unet.eval()
         self.emotion_classifier = emotion_classifier.to(self.device).eval()
         self._detector: FaceDetector | None = None
+        self._notices: dict[Path, str] = {}
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str = "auto") -> Self:
@@ -163,14 +164,18 @@ class ATLDiffPipeline:
         load_weights(folder / "unet", unet)
         classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
         load_weights(folder / "emotion_classifier", classifier)
-        return cls(WhisperEncoder.from_package(), generator, unet, classifier, config, device)
+        pipeline = cls(WhisperEncoder.from_package(), generator, unet, classifier, config, device)
+        pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
+        return pipeline
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``model_index.json`` and one folder a part (``config.json``, ``model.safetensors`` in fp16)."""
+        """Write ``model_index.json``, the licences, and one folder a part: configuration and weights in fp16."""
         folder = Path(folder)
         save_part(folder / "landmark_generator", self.landmark_generator, self.landmark_generator.config)
         save_part(folder / "unet", self.unet, self.unet.config)
         save_part(folder / "emotion_classifier", self.emotion_classifier, self.emotion_classifier.config)
+        for path, text in self._notices.items():
+            write_atomically(folder / path, text.encode())
         settings = {"preset": self.config.preset, "steps": self.config.steps}
         settings |= {"speech_encoder": self.config.speech_encoder}
         about = {"_class_name": type(self).__name__, "_atldiff_version": atldiff.__version__}
@@ -185,12 +190,21 @@ class ATLDiffPipeline:
         steps: int | None = None,
         seed: int = 0,
         emotion: str = "neutral",
+        intensity: float = 0.5,
         face: int | None = None,
         crop_only: bool = False,
     ) -> TalkingHead:
         """Make the whole video in memory; the arguments are those of :meth:`stream`."""
         stream = self.stream(
-            portrait, speech, fps=fps, steps=steps, seed=seed, emotion=emotion, face=face, crop_only=crop_only
+            portrait,
+            speech,
+            fps=fps,
+            steps=steps,
+            seed=seed,
+            emotion=emotion,
+            intensity=intensity,
+            face=face,
+            crop_only=crop_only,
         )
         frames = np.empty((stream.frames, stream.height, stream.width, 3), dtype=np.uint8)
         for index, frame in enumerate(stream):
@@ -206,6 +220,7 @@ class ATLDiffPipeline:
         steps: int | None = None,
         seed: int = 0,
         emotion: str = "neutral",
+        intensity: float = 0.5,
         face: int | None = None,
         crop_only: bool = False,
     ) -> FrameStream:
@@ -218,6 +233,7 @@ class ATLDiffPipeline:
             steps: sampler steps, 1 to 64; the model's default if None.
             seed: the same seed gives the same frames.
             emotion: one of :data:`~atldiff.options.EMOTIONS`, or ``auto`` to hear it from the speech.
+            intensity: strength of the expression, 0 to 1.
             face: which face, counted from the left from 1; the largest if None.
             crop_only: give the 128×128 face crop, not the whole portrait.
 
@@ -225,7 +241,7 @@ class ATLDiffPipeline:
             InputError: an argument cannot be used; the text says which and what was expected.
             FaceError: no usable face in the portrait.
         """
-        options = GenerationOptions(fps, self.config.steps if steps is None else steps, seed, emotion)
+        options = GenerationOptions(fps, self.config.steps if steps is None else steps, seed, emotion, intensity)
         audio = Speech.coerce(speech)
         picture = load_portrait(portrait, self._face_detector())
         landmarks, _ = select_face(picture, self._face_detector(), face)

@@ -51,6 +51,7 @@ def render_video(
     steps: int | None = None,
     seed: int = 0,
     emotion: str = "neutral",
+    intensity: float = 0.5,
     face: int | None = None,
     crop_only: bool = False,
     progress: Progress | None = None,
@@ -73,7 +74,15 @@ def render_video(
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
     stream = pipeline.stream(
-        portrait, speech, fps=fps, steps=steps, seed=seed, emotion=emotion, face=face, crop_only=crop_only
+        portrait,
+        speech,
+        fps=fps,
+        steps=steps,
+        seed=seed,
+        emotion=emotion,
+        intensity=intensity,
+        face=face,
+        crop_only=crop_only,
     )
     with VideoWriter(output, stream.width, stream.height, stream.fps, stream.audio) as writer:
         for done, frame in enumerate(stream, start=1):

@@ -10,19 +10,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
+from av.error import FFmpegError
 
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, FaceCrop, face_crop, resample
 from atldiff.face.detection import FaceDetector
+from atldiff.media import existing_file, open_media
 from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
 
 DETECTION_SIZE = 256
 MANIFEST_NAME = "clips.csv"
 INDEX_NAME = "index.csv"
-_INDEX_COLUMNS = ("path", "corpus", "speaker", "split", "frames", "fps", "rejected")
-_MAX_MISSING_SHARE = 0.1
+_INDEX_COLUMNS = ("path", "corpus", "speaker", "split", "rejected")
+MAX_MISSING_SHARE = 0.1
+"""A clip with a larger share of frames without a face is not used."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,36 @@ def read_manifest(source: Path) -> list[Clip]:
         missing = {"path", "corpus", "speaker", "split"} - set(reader.fieldnames or ())
         if missing:
             raise InputError(f"{manifest} lacks the columns {sorted(missing)}; it has {reader.fieldnames}")
-        return [
-            Clip(Path(row["path"]), row["corpus"], row["speaker"], row["split"], float(row.get("audio_lag_s") or 0))
-            for row in reader
-        ]
+        return [_clip(row, manifest, number) for number, row in enumerate(reader, start=2)]
+
+
+def _clip(row: dict[str, str], manifest: Path, line: int) -> Clip:
+    path, lag = Path(row["path"] or ""), row.get("audio_lag_s") or "0"
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise InputError(f"{manifest}, line {line}: path is {row['path']!r}; expected a path inside the folder")
+    try:
+        return Clip(path, row["corpus"], row["speaker"], row["split"], float(lag))
+    except ValueError as error:
+        raise InputError(f"{manifest}, line {line}: audio_lag_s is {lag!r}; expected seconds") from error
 
 
 def read_frames(path: Path) -> tuple[np.ndarray, float]:
-    """All frames of a clip: (F, H, W, 3) uint8 and frames per second."""
-    with av.open(str(path)) as container:
+    """All frames of a clip: (F, H, W, 3) uint8 and frames per second.
+
+    Raises:
+        InputError: there is no such file, or no video can be read from it.
+    """
+    expected = "a video of a talking face"
+    with open_media(existing_file(path, expected), expected) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no picture; expected {expected}")
         stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        try:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        except FFmpegError as error:
+            raise InputError(f"{path} cannot be decoded ({error}); expected {expected}") from error
+        if not frames:
+            raise InputError(f"{path} has no frame; expected {expected}")
         return np.stack(frames), float(stream.average_rate or 25)
 
 
@@ -76,7 +97,7 @@ def track_landmarks(frames: np.ndarray, detector: FaceDetector) -> np.ndarray:
             faces = detector.detect_once(resample(frame, window.matrix, DETECTION_SIZE))
             if faces:
                 landmarks[index] = window.to_picture(max(faces, key=np.ptp))
-        if np.isnan(landmarks).any(axis=(1, 2)).mean() <= _MAX_MISSING_SHARE:
+        if np.isnan(landmarks).any(axis=(1, 2)).mean() <= MAX_MISSING_SHARE:
             break
         seen = landmarks[~np.isnan(landmarks).any(axis=(1, 2))]
         if not len(seen):
@@ -106,44 +127,45 @@ def fill_gaps(landmarks: np.ndarray) -> np.ndarray:
     return filled
 
 
-def prepare_clip(source: Path, clip: Clip, destination: Path, detector: FaceDetector) -> dict[str, str | int | float]:
+def prepare_clip(source: Path, clip: Clip, destination: Path, detector: FaceDetector) -> dict[str, str]:
     """Prepare one clip and return its index row; ``rejected`` says why where it was not usable."""
     relative = clip.path.with_suffix(".npz")
-    row: dict[str, str | int | float] = {
-        "path": str(relative),
-        "corpus": clip.corpus,
-        "speaker": clip.speaker,
-        "split": clip.split,
-    }
-    frames, fps = read_frames(source / clip.path)
-    row |= {"frames": len(frames), "fps": round(fps, 3), "rejected": ""}
+    row = {"path": str(relative), "corpus": clip.corpus, "speaker": clip.speaker, "split": clip.split, "rejected": ""}
     target = destination / relative
     if target.exists():
         return row
-    landmarks = track_landmarks(frames, detector)
-    if np.isnan(landmarks).any(axis=(1, 2)).mean() > _MAX_MISSING_SHARE:
-        return row | {"rejected": "no face in more than a tenth of the frames"}
-    landmarks = fill_gaps(landmarks)
-    crop = face_crop(landmarks, CROP_SIZE)
-    waveform = read_waveform(source / clip.path)[round(clip.audio_lag_s * SAMPLE_RATE) :]
+    try:
+        content = _prepared_content(source, clip, detector)
+    except InputError as error:
+        return row | {"rejected": str(error)}
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            frames=np.stack([crop.cut(frame) for frame in frames]),
-            landmarks=crop.to_crop(landmarks),
-            waveform=np.round(waveform * 32767).astype(np.int16),
-            fps=np.float32(fps),
-        )
+        np.savez(stream, allow_pickle=False, **content)
     temporary.replace(target)
     return row
+
+
+def _prepared_content(source: Path, clip: Clip, detector: FaceDetector) -> dict[str, np.ndarray]:
+    frames, fps = read_frames(source / clip.path)
+    landmarks = track_landmarks(frames, detector)
+    if np.isnan(landmarks).any(axis=(1, 2)).mean() > MAX_MISSING_SHARE:
+        raise InputError("no face in more than a tenth of the frames")
+    landmarks = fill_gaps(landmarks)
+    crop = face_crop(landmarks, CROP_SIZE)
+    waveform = read_waveform(source / clip.path)[round(clip.audio_lag_s * SAMPLE_RATE) :]
+    return {
+        "frames": np.stack([crop.cut(frame) for frame in frames]),
+        "landmarks": crop.to_crop(landmarks),
+        "waveform": np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16),
+        "fps": np.array(fps, dtype=np.float32),
+    }
 
 
 _worker_detector: FaceDetector | None = None
 
 
-def _prepare_in_worker(arguments: tuple[Path, Clip, Path]) -> dict[str, str | int | float]:
+def _prepare_in_worker(arguments: tuple[Path, Clip, Path]) -> dict[str, str]:
     global _worker_detector
     if _worker_detector is None:
         _worker_detector = FaceDetector(max_faces=1)
@@ -151,7 +173,7 @@ def _prepare_in_worker(arguments: tuple[Path, Clip, Path]) -> dict[str, str | in
     return prepare_clip(source, clip, destination, _worker_detector)
 
 
-def prepare_clips(source: Path, destination: Path, workers: int = 2) -> list[dict[str, str | int | float]]:
+def prepare_clips(source: Path, destination: Path, workers: int = 2) -> list[dict[str, str]]:
     """Prepare every clip of ``source`` that is not prepared yet and write ``destination/index.csv``."""
     clips = read_manifest(source)
     destination.mkdir(parents=True, exist_ok=True)

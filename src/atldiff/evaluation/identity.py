@@ -28,7 +28,7 @@ class IdentityMeter:
         except ImportError as error:
             raise InputError(
                 f"measuring identity needs the package {error.name!r}, which is not installed; "
-                'install it with: pip install "atldiff[eval]"'
+                'install it with: pip install ".[eval]"'
             ) from error
         self._network = self._dlib.face_recognition_model_v1(models.face_recognition_model_location())
 

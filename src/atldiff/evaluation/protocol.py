@@ -16,7 +16,15 @@ from typing import Protocol
 
 import numpy as np
 
-from atldiff.data.clips import DETECTION_SIZE, Clip, fill_gaps, read_frames, read_manifest, track_landmarks
+from atldiff.data.clips import (
+    DETECTION_SIZE,
+    MAX_MISSING_SHARE,
+    Clip,
+    fill_gaps,
+    read_frames,
+    read_manifest,
+    track_landmarks,
+)
 from atldiff.errors import InputError
 from atldiff.evaluation import metrics
 from atldiff.evaluation.identity import IdentityMeter
@@ -31,7 +39,6 @@ ROWS = ("static", "warp", "true landmarks", "generated")
 IDENTITY_SAMPLES = 8
 """Frames of a clip, evenly spaced, whose identity is measured."""
 
-_MAX_MISSING_SHARE = 0.1
 _RESAMPLES = 2000
 _PUBLISHED_CROP_SIZE = 256
 
@@ -204,7 +211,7 @@ def load_material(source: Path, clip: Clip, detector: FaceDetector) -> Material:
     if not faces:
         raise InputError("no face in the first frame")
     landmarks = track_landmarks(pictures, detector)
-    if _missing_share(landmarks) > _MAX_MISSING_SHARE:
+    if _missing_share(landmarks) > MAX_MISSING_SHARE:
         raise InputError("no face in more than a tenth of the frames")
     crop = face_crop(faces[0])
     samples = read_waveform(source / clip.path)[round(clip.audio_lag_s * SAMPLE_RATE) :]
@@ -277,7 +284,7 @@ class Judge:
 
     def __init__(self, true_frames: np.ndarray, detector: FaceDetector, meter: IdentityMeter) -> None:
         landmarks = detect_landmarks(true_frames, detector)
-        if len(landmarks) < 4 or np.isnan(landmarks[0]).any() or _missing_share(landmarks) > _MAX_MISSING_SHARE:
+        if len(landmarks) < 4 or np.isnan(landmarks[0]).any() or _missing_share(landmarks) > MAX_MISSING_SHARE:
             raise InputError("expected four frames or more whose crops show the face")
         self._frames = true_frames
         self._landmarks = fill_gaps(landmarks)

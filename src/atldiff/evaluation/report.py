@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from atldiff.errors import InputError, OutputError
 from atldiff.evaluation.protocol import ROWS, EvaluationReport, Statistic
+from atldiff.serialization import write_atomically
 
 _COLUMNS = (
     ("PSNR, dB ↑", "psnr", 2),
@@ -35,7 +34,7 @@ _WITH_INTERVAL = ("psnr_mouth", "m_ld", "r_at_zero")
 _LABEL_WIDTH, _LABEL_SIZE, _GAP = 120, 14, 2
 
 
-def write_json(report: EvaluationReport, path: Path) -> None:
+def write_report(report: EvaluationReport, path: Path) -> None:
     """Everything in ``report``: each clip's values and the statistics by corpus and speaker; NaN is null.
 
     Raises:
@@ -64,15 +63,10 @@ def _without_nan(value):
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_atomically(path, content)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); expected a writable folder") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def markdown(report: EvaluationReport) -> str:

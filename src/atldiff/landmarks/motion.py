@@ -11,7 +11,7 @@ from atldiff.landmarks.generator import LandmarkGenerator, feature_positions
 from atldiff.landmarks.rest import closing_displacement
 from atldiff.speech.activity import voice_activity
 from atldiff.speech.waveform import SAMPLE_RATE
-from atldiff.speech.whisper import WhisperEncoder
+from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 
 HOP = 8 * SAMPLE_RATE
 """Samples of sound that one window of the encoder answers for."""
@@ -83,7 +83,7 @@ class SpeechMotion:
         device = next(self._generator.parameters()).device
         sound = torch.from_numpy(window.samples).to(device)[None]
         offset = window.start / SAMPLE_RATE
-        positions = feature_positions(torch.from_numpy(numbers), self._fps) - offset * 50
+        positions = feature_positions(torch.from_numpy(numbers), self._fps) - offset * FEATURE_RATE
         identity = torch.from_numpy(self._identity).float().to(device)[None]
         moved = self._generator(self._encoder(sound), positions.to(device)[None], identity)[0].cpu().numpy()
         spoken = moved * interocular_distance(self._identity)

@@ -1,6 +1,7 @@
 """Checkpoints that a killed run goes on from exactly: atomic files, everything that the next step depends on."""
 
 import copy
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -8,9 +9,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from atldiff.errors import InputError
 from atldiff.serialization import write_atomically
 
 LAST_NAME = "last.pt"
+
+_MAY_DIFFER = ("steps", "max_minutes", "report_every")
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -36,6 +40,19 @@ def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(run / LAST_NAME, buffer.getvalue())
+
+
+def check_same_settings(stored: dict[str, Any], training: Any, run: Path) -> None:
+    """Refuse to go on with settings that make other batches than those the run was begun with.
+
+    Raises:
+        InputError: names the settings that differ; ``steps``, ``max_minutes`` and ``report_every`` may.
+    """
+    wanted = {name: value for name, value in dataclasses.asdict(training).items() if name not in _MAY_DIFFER}
+    other = {name: stored[name] for name, value in wanted.items() if name in stored and stored[name] != value}
+    if other:
+        given = {name: wanted[name] for name in other}
+        raise InputError(f"{run} was begun with {other}, not {given}; use those settings or another folder")
 
 
 def load_checkpoint(run: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, RIGHT_EYE
 from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
 from atldiff.serialization import save_part
-from atldiff.training.checkpoint import ExponentialAverage, load_checkpoint, save_checkpoint
+from atldiff.training.checkpoint import ExponentialAverage, check_same_settings, load_checkpoint, save_checkpoint
 from atldiff.warp import thin_plate_flow, warp
 
 Batch = dict[str, torch.Tensor]
@@ -224,6 +224,7 @@ def train_diffusion(
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     first, best, spent = 0, -math.inf, 0.0
     if (state := load_checkpoint(run)) is not None:
+        check_same_settings(state["training"], training, run)
         model.load_state_dict(state["model"])
         average.module.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])

@@ -12,11 +12,13 @@ from torch import nn
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler, load_clips
 from atldiff.face.topology import (
+    INNER_LIP_PAIRS,
     INNER_LIPS,
     JAW,
     MOUTH,
     NOSE,
     NUM_LANDMARKS,
+    OUTER_EYE_CORNERS,
     interocular_distance,
     mouth_opening,
 )
@@ -25,7 +27,7 @@ from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.serialization import save_part
 from atldiff.speech.waveform import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEncoder
-from atldiff.training.checkpoint import ExponentialAverage, load_checkpoint, save_checkpoint
+from atldiff.training.checkpoint import ExponentialAverage, check_same_settings, load_checkpoint, save_checkpoint
 
 VARIANTS = 4
 """Feature sequences kept of each clip: the clip alone as it is, then inside other speech, with noise and filters."""
@@ -172,7 +174,8 @@ def _point_weights() -> torch.Tensor:
 
 
 def _opening(landmarks_BFK2: torch.Tensor) -> torch.Tensor:
-    return (landmarks_BFK2[..., 65:68, :] - landmarks_BFK2[..., [63, 62, 61], :]).norm(dim=-1).mean(dim=-1)
+    upper, lower = (landmarks_BFK2[..., [pair[side] for pair in INNER_LIP_PAIRS], :] for side in (0, 1))
+    return (lower - upper).norm(dim=-1).mean(dim=-1)
 
 
 def landmark_loss(
@@ -183,7 +186,8 @@ def landmark_loss(
     error = predicted - target
     place = (weights * error.square()).mean()
     velocity = (weights * (error[:, 1:] - error[:, :-1]).square()).mean()
-    scale = (identity[:, 45] - identity[:, 36]).norm(dim=-1)[:, None, None, None]
+    right, left = OUTER_EYE_CORNERS
+    scale = (identity[:, left] - identity[:, right]).norm(dim=-1)[:, None, None, None]
     start = identity[:, None] / scale
     made, true = (_opening(start + moved) for moved in (predicted, target))
     made, true = made - made.mean(dim=1, keepdim=True), true - true.mean(dim=1, keepdim=True)
@@ -231,6 +235,7 @@ def train_landmarks(
     )
     first, best = 0, -math.inf
     if (state := load_checkpoint(run)) is not None:
+        check_same_settings(state["training"], training, run)
         model.load_state_dict(state["model"])
         average.module.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
