@@ -99,17 +99,43 @@ def test_mirrored_landmarks_are_those_of_the_mirrored_face() -> None:
     assert np.abs(flipped - open_face()).max() < 1e-9
 
 
-def test_voice_activity_follows_the_sound() -> None:
-    times = np.arange(0, 3, 0.04)
-    sound = np.zeros(3 * SAMPLE_RATE, dtype=np.float32)
-    sound[SAMPLE_RATE : 2 * SAMPLE_RATE] = 0.3 * np.sin(np.arange(SAMPLE_RATE) * 0.3)
-    voice = voice_activity(sound, times, activity_threshold(0.3))
-    assert voice[(times > 1.02) & (times < 1.98)].min() == 1
-    assert voice[(times < 0.75) | (times > 2.25)].max() == 0
+TIMES = np.arange(0, 3, 0.04)
 
 
-def test_silence_and_hiss_far_below_the_speech_are_no_voice() -> None:
-    times = np.arange(0, 1, 0.04)
-    assert voice_activity(np.zeros(SAMPLE_RATE, np.float32), times, activity_threshold(0.0)).max() == 0
-    hiss = np.random.default_rng(0).normal(0, 1e-3, SAMPLE_RATE).astype(np.float32)
-    assert voice_activity(hiss, times, activity_threshold(0.5)).max() == 0
+def speech_like(gain: float = 0.3) -> np.ndarray:
+    """3 s with a tone that swells and fades, a voice's way, between 1 s and 2 s; silence around it."""
+    seconds = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    swell = np.where((seconds >= 1) & (seconds < 2), 0.55 + 0.45 * np.sin(2 * np.pi * 4 * seconds), 0)
+    return (gain * swell * np.sin(2 * np.pi * 500 * seconds)).astype(np.float32)
+
+
+def activity(sound: np.ndarray) -> np.ndarray:
+    return voice_activity(sound, TIMES, activity_threshold([sound[:7000], sound[7000:]]))
+
+
+@pytest.mark.parametrize("gain", [0.9, 0.1, 0.003])
+def test_voice_activity_follows_the_sound_loud_or_quiet(gain: float) -> None:
+    voice = activity(speech_like(gain))
+    assert voice[(TIMES > 1.02) & (TIMES < 1.98)].min() == 1
+    assert voice[(TIMES < 0.75) | (TIMES > 2.25)].max() == 0
+
+
+def test_a_click_does_not_silence_the_voice() -> None:
+    sound = speech_like(0.05)
+    sound[-400:-320] = 0.95
+    assert activity(sound)[(TIMES > 1.1) & (TIMES < 1.9)].min() == 1
+
+
+@pytest.mark.parametrize("kind", ["silence", "offset", "hum", "hiss"])
+def test_background_is_no_voice(kind: str) -> None:
+    seconds = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    background = {
+        "silence": np.zeros_like(seconds),
+        "offset": np.full_like(seconds, 0.02),
+        "hum": 0.01 * np.sin(2 * np.pi * 50 * seconds),
+        "hiss": np.random.default_rng(0).normal(0, 0.01, len(seconds)),
+    }[kind].astype(np.float32)
+    assert activity(background).max() == 0
+    voice = activity(background * 0.3 + speech_like(0.3))
+    assert voice[(TIMES > 1.1) & (TIMES < 1.9)].min() == 1
+    assert voice[(TIMES < 0.7) | (TIMES > 2.3)].max() == 0

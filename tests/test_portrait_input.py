@@ -296,3 +296,12 @@ def test_real_clips(pattern, detector):
     image = load_portrait(clip, detector)
     _, count = select_face(image, detector)
     assert count >= 1
+
+
+def test_a_mouth_beyond_the_picture_is_refused(portrait: Path, detector: FaceDetector) -> None:
+    picture = load_portrait(portrait)
+    landmarks, _ = select_face(picture, detector)
+    mouth = landmarks[MOUTH]
+    cut = picture[: int(mouth[:, 1].mean()) + 1]
+    with pytest.raises(FaceError, match=r"mouth reaches beyond the picture|no face found"):
+        select_face(cut, detector)

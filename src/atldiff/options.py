@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 from atldiff.errors import InputError
 
@@ -31,6 +33,10 @@ class GenerationOptions:
     intensity: float = 0.5
 
     def __post_init__(self) -> None:
+        for name in ("fps", "intensity"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("steps", "seed"):
+            object.__setattr__(self, name, _integer(name, getattr(self, name)))
         if not math.isfinite(self.fps) or not 1 <= self.fps <= 120:
             raise InputError(f"fps is {self.fps}; expected 1 to 120 frames per second")
         if not 1 <= self.steps <= 64:
@@ -46,3 +52,19 @@ class GenerationOptions:
     def with_emotion(self, emotion: str) -> "GenerationOptions":
         """The same with another emotion."""
         return dataclasses.replace(self, emotion=emotion)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; expected a number")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is {value!r}; expected a number") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} is {value!r}; expected a whole number") from error

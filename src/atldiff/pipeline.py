@@ -153,6 +153,7 @@ class ATLDiffPipeline:
             config = PipelineConfig(**known)
         except TypeError as error:
             raise ModelError(f"{folder / INDEX_NAME} does not fit this version: {error}") from error
+        GenerationOptions(steps=config.steps)
         if config.speech_encoder != PipelineConfig.speech_encoder:
             wanted = PipelineConfig.speech_encoder
             raise ModelError(
@@ -300,7 +301,7 @@ class ATLDiffPipeline:
         fps: float,
         options: GenerationOptions,
     ) -> Iterator[FaceFrames]:
-        threshold = activity_threshold(audio.peak)
+        threshold = activity_threshold(audio.blocks(SAMPLE_RATE))
         motion = SpeechMotion(self.speech_encoder, self.landmark_generator, identity_landmarks, fps, threshold)
         animator = FaceAnimator(self.unet, identity, identity_landmarks, options.steps, options.seed)
         landmarks = (

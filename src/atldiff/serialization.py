@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"the model folder lacks {path.name}: expected {path}")
     try:
         return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -71,7 +71,7 @@ def load_config(folder: Path, config_class: Callable[..., Config]) -> Config:
         raise ModelError(f"{folder / CONFIG_NAME} holds a {type(values).__name__}; expected an object")
     try:
         return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONFIG_NAME} does not fit this version: {error}") from error
 
 

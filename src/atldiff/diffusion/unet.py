@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from atldiff.errors import ModelError
 from atldiff.guidance import MAP_GROUPS
 
 PATCH = 2
@@ -34,6 +35,15 @@ class UNetConfig:
     time_features: int = 128
     attention_heads: int = 4
     noise_scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        sizes = (*self.channels, self.time_features, self.attention_heads)
+        if len(self.channels) != 3 or not all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes):
+            raise ModelError(f"U-Net sizes are {sizes}; expected three channel counts and two more, 1 to 4096 each")
+        if self.channels[2] % self.attention_heads or self.time_features % 2:
+            raise ModelError(f"{self}: expected heads that divide the last channels, and even time features")
+        if not 0 <= self.noise_scale <= 10:
+            raise ModelError(f"noise_scale is {self.noise_scale}; expected 0 to 10")
 
 
 class PixelNorm(nn.Module):

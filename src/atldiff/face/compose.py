@@ -1,7 +1,7 @@
 """Put the made face back into the whole portrait, at the portrait's own resolution.
 
 The portrait's own pixels are moved by the flow, so what the network did not change stays as sharp as the
-portrait; the network's residual is added on top. Flow and residual are zero on the crop's border: no seam.
+portrait; the network's residual is added on top. Flow and residual fade to zero at the crop's border: no seam.
 """
 
 import numpy as np
@@ -10,6 +10,9 @@ import torch.nn.functional as F
 
 from atldiff.face.crop import FaceCrop
 from atldiff.face.lips import shut_lips
+
+_EDGE_FADE = 0.06
+"""Share of the crop's half side over which the residual fades in from the border."""
 
 
 class PortraitComposer:
@@ -32,6 +35,7 @@ class PortraitComposer:
         inverse = torch.from_numpy(np.linalg.inv(crop.matrix[:, :2]))
         inside = (pixels - torch.from_numpy(crop.matrix[:, 2])) @ inverse.T
         self._crop_places = (inside * (2 / crop.size) - 1).float().to(device)
+        self._fade = ((1 - self._crop_places.abs().amax(dim=-1)) / _EDGE_FADE).clamp(0, 1)
         region = torch.from_numpy(portrait[top:bottom, left:right].copy())
         self._region = region.permute(2, 0, 1).float().div(255).to(device)
         local = pixels - torch.tensor([left, top], dtype=torch.float64)
@@ -56,11 +60,10 @@ class PortraitComposer:
             (H, W, 3) uint8; outside the crop the portrait itself.
         """
         flow = _sample(flow_2GG, self._crop_places, padding="border")
-        inside = (self._crop_places.abs() < 1).all(dim=-1)
         region = torch.lerp(self._region, self._shut_region, shut) if shut > 0 else self._region
-        flow = torch.where(inside, flow, 0.0)
+        flow = torch.where(self._fade > 0, flow, 0.0)
         moved = _sample(region, self._base + flow.permute(1, 2, 0) @ self._turn, padding="border")
-        added = _sample(residual_3SS, self._crop_places, padding="zeros")
+        added = self._fade * _sample(residual_3SS, self._crop_places, padding="zeros")
         pixels = ((moved + added) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         frame = self._portrait.copy()
         left, top, right, bottom = self._box

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from atldiff.errors import FaceError, InputError
+from atldiff.face.topology import JAW, MOUTH
 from atldiff.media import existing_file, open_media
 
 MAX_SIDE = 4096
@@ -113,7 +114,7 @@ def select_face(
         (68, 2) float32 landmarks in pixels, and the number of faces found.
 
     Raises:
-        FaceError: no face, no face of that number, or a face that is too small.
+        FaceError: no face, no face of that number, one that is too small, or one whose mouth is not in the picture.
     """
     faces = detector.detect(image)
     if not faces:
@@ -133,7 +134,17 @@ def select_face(
     size = float((face.max(axis=0) - face.min(axis=0)).max())
     if size < minimum:
         raise FaceError(f"the face is {size:.0f} pixels large; expected at least {minimum:g}")
+    _check_inside(face, image)
     return face, len(faces)
+
+
+def _check_inside(face: np.ndarray, image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    outside = np.any((face < 0) | (face > (width, height)), axis=1)
+    if outside[MOUTH].any():
+        raise FaceError(f"the face's mouth reaches beyond the picture ({width}×{height}); expected a whole mouth")
+    if outside[JAW].any():
+        _log.warning("the face reaches beyond the picture; what is missing is made up from the picture's edge")
 
 
 def _check_array(array: np.ndarray) -> None:

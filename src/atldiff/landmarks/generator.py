@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from atldiff.errors import ModelError
 from atldiff.face.topology import CHIN, INNER_LIP_PAIRS, MOUTH, NUM_LANDMARKS, OUTER_EYE_CORNERS
 from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE
 
@@ -29,6 +30,13 @@ class LandmarkGeneratorConfig:
     channels: int = 192
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        sizes = (self.features, self.channels, *self.dilations)
+        if not self.dilations or not all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes):
+            raise ModelError(f"sizes of the landmark generator are {sizes}; expected 1 to 4096 each")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout is {self.dropout}; expected at least 0 and under 1")
 
 
 class TemporalBlock(nn.Module):

@@ -1,19 +1,47 @@
 """Voice activity from the sound's level: when to keep the mouth shut."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from atldiff.speech.waveform import SAMPLE_RATE
 
 _BLOCK = SAMPLE_RATE // 100
-_SILENCE_DB = -55.0
-_BELOW_PEAK_DB = 42.0
+_SILENCE_DB = -85.0
+_BELOW_LOUD_DB = 35.0
+_ABOVE_FLOOR_DB = 4.0
+_LEAST_BELOW_LOUD_DB = 10.0
+_STEADY_RANGE_DB = 4.0
+_STEADY_SECONDS = 2.0
 _HOLD_SECONDS = 0.08
 _FADE_SECONDS = 0.12
+_LEVEL_BINS = np.arange(-130.0, 20.0, 0.5)
 
 
-def activity_threshold(peak: float) -> float:
-    """Level in dB of full scale above which sound counts as voice, for a recording with this peak amplitude."""
-    return max(_SILENCE_DB, 20 * np.log10(max(peak, 1e-9)) - _BELOW_PEAK_DB)
+def activity_threshold(blocks: Iterable[np.ndarray]) -> float:
+    """The level above which a recording's sound counts as voice, from its own loud and quiet parts.
+
+    Voice lies at most 35 dB under the loud parts (the 95th percentile of 10 ms levels; a click does not
+    count) and above the steady background (the 5th percentile). Two seconds or more of sound that hardly varies are
+    background alone.
+
+    Args:
+        blocks: 16 kHz mono blocks of the whole recording.
+
+    Returns:
+        dB, for :func:`voice_activity`; infinite where there is no voice at all.
+    """
+    counts = np.zeros(len(_LEVEL_BINS) - 1)
+    for level in _stream_levels(blocks):
+        counts += np.histogram(np.clip(level, _LEVEL_BINS[0], _LEVEL_BINS[-1]), _LEVEL_BINS)[0]
+    audible = np.where(_LEVEL_BINS[:-1] >= _SILENCE_DB, counts, 0)
+    if not audible.any():
+        return float("inf")
+    loud, floor = _percentile(audible, 0.95), _percentile(counts, 0.05)
+    if loud - floor < _STEADY_RANGE_DB and counts.sum() * _BLOCK / SAMPLE_RATE >= _STEADY_SECONDS:
+        return float("inf")
+    above_floor = min(floor + _ABOVE_FLOOR_DB, loud - _LEAST_BELOW_LOUD_DB)
+    return max(_SILENCE_DB, loud - _BELOW_LOUD_DB, above_floor)
 
 
 def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:
@@ -22,14 +50,12 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     Args:
         waveform: (samples,) 16 kHz mono; what lies beyond it counts as silence.
         times: (F,) seconds from the waveform's start.
-        threshold: dB of full scale, from :func:`activity_threshold`.
+        threshold: dB, from :func:`activity_threshold`.
 
     Returns:
         (F,) in [0, 1]: 1 within 80 ms of voice, fading to 0 over the next 120 ms.
     """
-    blocks = np.pad(waveform, (0, -len(waveform) % _BLOCK)).reshape(-1, _BLOCK)
-    level = 10 * np.log10(np.mean(np.square(blocks, dtype=np.float64), axis=1) + 1e-12)
-    voiced = (np.flatnonzero(level > threshold) + 0.5) * _BLOCK / SAMPLE_RATE
+    voiced = (np.flatnonzero(_levels(waveform) > threshold) + 0.5) * _BLOCK / SAMPLE_RATE
     if not len(voiced):
         return np.zeros(len(times))
     after = np.searchsorted(voiced, times)
@@ -38,3 +64,27 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     )
     ramp = np.clip(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
+
+
+def _stream_levels(blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+    """:func:`_levels` of a stream, in pieces of whole 10 ms blocks."""
+    held = np.zeros(0, dtype=np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        if len(held) >= SAMPLE_RATE:
+            whole = len(held) // _BLOCK * _BLOCK
+            yield _levels(held[:whole])
+            held = held[whole:]
+    if len(held):
+        yield _levels(held)
+
+
+def _levels(waveform: np.ndarray) -> np.ndarray:
+    """Level in dB of each 10 ms of the waveform's differences, which hold the voice but neither offset nor hum."""
+    steps = np.diff(waveform.astype(np.float64), prepend=waveform[:1])
+    blocks = np.pad(steps, (0, -len(steps) % _BLOCK)).reshape(-1, _BLOCK)
+    return 10 * np.log10(np.mean(np.square(blocks), axis=1) + 1e-14)
+
+
+def _percentile(counts: np.ndarray, share: float) -> float:
+    return float(_LEVEL_BINS[np.searchsorted(np.cumsum(counts), share * counts.sum())])
