@@ -13,6 +13,7 @@ from skimage import data
 from atldiff.errors import FaceError, InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import MAX_SIDE, load_portrait, portrait_from_video, select_face
+from atldiff.face.topology import MOUTH
 from media_files import sine, write_sound, write_video
 
 QUADRANTS = np.zeros((48, 64, 3), dtype=np.uint8)
@@ -305,3 +306,15 @@ def test_a_mouth_beyond_the_picture_is_refused(portrait: Path, detector: FaceDet
     cut = picture[: int(mouth[:, 1].mean()) + 1]
     with pytest.raises(FaceError, match=r"mouth reaches beyond the picture|no face found"):
         select_face(cut, detector)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_is_found_however_it_lies(portrait: Path, detector: FaceDetector, turns: int) -> None:
+    picture = load_portrait(portrait)
+    upright, _ = select_face(picture, detector)
+    turned, count = select_face(np.rot90(picture, turns).copy(), detector)
+    back = turned
+    for _ in range(turns):
+        back = np.stack([picture.shape[1] - back[:, 1], back[:, 0]], axis=1)
+    assert count == 1
+    assert np.linalg.norm(back - upright, axis=1).mean() < 3

@@ -19,6 +19,7 @@ REFINEMENT_SIZE = 256
 
 _REFINEMENT_MARGIN = 1.9
 _SAME_FACE_OVERLAP = 0.4
+_SAME_PLACE = 0.05
 
 
 @contextlib.contextmanager
@@ -92,11 +93,13 @@ class FaceDetector:
         return faces
 
     def detect(self, image: np.ndarray) -> list[np.ndarray]:
-        """Every face of a still picture, the largest first.
+        """Every face of a still picture, the largest first; the picture may lie on its head.
 
         The landmarker sees the whole picture at a low resolution, so it is also shown overlapping
         tiles, smaller ones only while no face has been found; then each face is looked at once more in a
-        close crop, which is what makes the landmarks as sharp as those the models were trained on.
+        close crop, which is what makes the landmarks as sharp as those the models were trained on. It now and then
+        lays a face the wrong way up over one that is upside down: only faces that it sees again once they are
+        turned upright count.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -104,6 +107,13 @@ class FaceDetector:
         Returns:
             One (68, 2) float32 array of pixel coordinates (x, y) for each face.
         """
+        faces = self._detect_upright(image)
+        if not faces:
+            extent = np.array(image.shape[1::-1], dtype=np.float32)
+            faces = [extent - face for face in self._detect_upright(image[::-1, ::-1])]
+        return faces
+
+    def _detect_upright(self, image: np.ndarray) -> list[np.ndarray]:
         found: list[np.ndarray] = []
         for fraction in (1.0, 0.5, 0.25):
             if found and fraction < 0.5:
@@ -116,7 +126,17 @@ class FaceDetector:
             if all(_overlap(face, other) < _SAME_FACE_OVERLAP for other in distinct):
                 distinct.append(face)
         refined = [self.refine(image, face) for face in distinct]
-        return sorted((face for face in refined if face is not None), key=_face_area, reverse=True)
+        faces = [face for face in refined if face is not None and self._is_upright(image, face)]
+        return sorted(faces, key=_face_area, reverse=True)
+
+    def _is_upright(self, image: np.ndarray, landmarks: np.ndarray) -> bool:
+        """Whether the face is seen again, in the same place, in the crop that turns it upright."""
+        from atldiff.face.crop import face_crop
+
+        crop = face_crop(landmarks, REFINEMENT_SIZE)
+        own = crop.to_crop(landmarks)
+        distances = [np.linalg.norm(face - own, axis=1).mean() for face in self.detect_once(crop.cut(image))]
+        return min(distances, default=np.inf) < _SAME_PLACE * REFINEMENT_SIZE
 
     def refine(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
         """Landmarks read again in a close crop around ``landmarks``; None where no face is seen there."""
