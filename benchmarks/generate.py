@@ -6,11 +6,14 @@ Prints one JSON object; the time to load the model stands apart.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import tempfile
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 import numpy as np
 import torch

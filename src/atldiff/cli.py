@@ -30,6 +30,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``atldiff`` with ``arguments`` (those of the process if None) and return its exit code."""
+    # Threads that spin while they wait make two busy programs on two cores several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verbose = False
     with _stoppable() as stopped:
         try:
