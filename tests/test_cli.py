@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_file(generate):
 def test_options_reach_the_frames(generate):
     plain = frames_of(generate("--crop-only"))
     assert plain.shape == (30, 128, 128, 3)
-    for number, more in enumerate([("--steps", "1"), ("--emotion", "surprised")]):
+    for number, more in enumerate([("--steps", "2"), ("--emotion", "surprised")]):
         changed = frames_of(generate("--crop-only", *more, output=f"{number}.mp4"))
         assert not np.array_equal(plain, changed), more
     assert len(frames_of(generate("--crop-only", "--emotion", "auto", "--fps", "30", output="auto.mp4"))) == 36

@@ -264,7 +264,7 @@ def test_a_split_without_clips_is_refused(data: Path, detector: FaceDetector) ->
 
 def test_missing_packages_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(InputError, match=r"'?dlib'?.*pip install \"atldiff\[eval\]\""):
+    with pytest.raises(InputError, match=r"'?dlib'?.*pip install \"\.\[eval\]\""):
         IdentityMeter()
 
 

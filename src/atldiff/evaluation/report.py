@@ -63,6 +63,8 @@ def _without_nan(value):
 
 
 def _write(path: Path, content: bytes) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
     try:
         write_atomically(path, content)
     except OSError as error:
