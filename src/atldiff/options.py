@@ -4,7 +4,7 @@ import dataclasses
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from atldiff.errors import InputError
 
@@ -12,6 +12,18 @@ EMOTIONS: tuple[str, ...] = ("angry", "fear", "sad", "contempt", "happy", "surpr
 """The emotions of MEAD (Wang et al. 2020) in the order of their class numbers."""
 
 AUTO_EMOTION = "auto"
+
+
+class OptionArguments(TypedDict, total=False):
+    """The keyword arguments of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`, where they are handed on."""
+
+    fps: float
+    steps: int | None
+    seed: int
+    emotion: str
+    intensity: float
+    face: int | None
+    crop_only: bool
 
 
 @dataclass(frozen=True)

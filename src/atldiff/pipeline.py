@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from atldiff.landmarks.expression import apply_expression
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.landmarks.motion import SpeechMotion
 from atldiff.media import frame_rate
-from atldiff.options import GenerationOptions
+from atldiff.options import GenerationOptions, OptionArguments
 from atldiff.serialization import load_config, load_weights, read_json, save_part, write_atomically, write_json
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
@@ -183,30 +183,10 @@ class ATLDiffPipeline:
         write_json(folder / INDEX_NAME, about | settings)
 
     def __call__(
-        self,
-        portrait: PortraitInput,
-        speech: SpeechInput,
-        *,
-        fps: float = 25.0,
-        steps: int | None = None,
-        seed: int = 0,
-        emotion: str = "neutral",
-        intensity: float = 0.5,
-        face: int | None = None,
-        crop_only: bool = False,
+        self, portrait: PortraitInput, speech: SpeechInput, **options: Unpack[OptionArguments]
     ) -> TalkingHead:
         """Make the whole video in memory; the arguments are those of :meth:`stream`."""
-        stream = self.stream(
-            portrait,
-            speech,
-            fps=fps,
-            steps=steps,
-            seed=seed,
-            emotion=emotion,
-            intensity=intensity,
-            face=face,
-            crop_only=crop_only,
-        )
+        stream = self.stream(portrait, speech, **options)
         frames = np.empty((stream.frames, stream.height, stream.width, 3), dtype=np.uint8)
         for index, frame in enumerate(stream):
             frames[index] = frame

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
+from atldiff.options import OptionArguments
 from atldiff.video.writer import VideoWriter, check_output
 
 if TYPE_CHECKING:
@@ -46,15 +47,8 @@ def render_video(
     portrait: "PortraitInput",
     speech: "SpeechInput",
     output: str | Path,
-    *,
-    fps: float = 25.0,
-    steps: int | None = None,
-    seed: int = 0,
-    emotion: str = "neutral",
-    intensity: float = 0.5,
-    face: int | None = None,
-    crop_only: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[OptionArguments],
 ) -> RenderReport:
     """Make a video file; memory does not grow with its length.
 
@@ -62,10 +56,10 @@ def render_video(
     leaves what was there before.
 
     Args:
-        pipeline: makes the frames; see :meth:`~atldiff.pipeline.ATLDiffPipeline.stream` for the other
-            arguments.
+        pipeline: makes the frames.
         output: ends in .mp4; its folder exists.
         progress: called after each frame.
+        options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
 
     Raises:
         OutputError: the output cannot be written there, or is one of the inputs.
@@ -73,17 +67,7 @@ def render_video(
     """
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
-    stream = pipeline.stream(
-        portrait,
-        speech,
-        fps=fps,
-        steps=steps,
-        seed=seed,
-        emotion=emotion,
-        intensity=intensity,
-        face=face,
-        crop_only=crop_only,
-    )
+    stream = pipeline.stream(portrait, speech, **options)
     with VideoWriter(output, stream.width, stream.height, stream.fps, stream.audio) as writer:
         for done, frame in enumerate(stream, start=1):
             writer.write(frame)
