@@ -21,7 +21,7 @@ from atldiff.landmarks.expression import apply_expression
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.landmarks.motion import SpeechMotion
 from atldiff.media import frame_rate
-from atldiff.options import GenerationOptions, OptionArguments
+from atldiff.options import AUTO_EMOTION, GenerationOptions, OptionArguments
 from atldiff.serialization import load_config, load_weights, read_json, save_part, write_atomically, write_json
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
@@ -226,7 +226,7 @@ class ATLDiffPipeline:
         audio = Speech.coerce(speech)
         picture = load_portrait(portrait, self._face_detector())
         landmarks, _ = select_face(picture, self._face_detector(), face)
-        if options.emotion == "auto":
+        if options.emotion == AUTO_EMOTION:
             heard, _ = classify_speech(self.emotion_classifier, self.speech_encoder, audio.blocks())
             options = options.with_emotion(heard)
         crop = face_crop(landmarks, CROP_SIZE)

@@ -14,12 +14,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from atldiff.errors import InputError
-from atldiff.face.crop import CROP_SIZE, FaceCrop, face_crop, resample
+from atldiff.face.crop import CROP_SIZE, detection_window, face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.media import existing_file, open_media
 from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
 
-DETECTION_SIZE = 256
 MANIFEST_NAME = "clips.csv"
 INDEX_NAME = "index.csv"
 _INDEX_COLUMNS = ("path", "corpus", "speaker", "split", "rejected")
@@ -91,10 +90,10 @@ def track_landmarks(frames: np.ndarray, detector: FaceDetector) -> np.ndarray:
     first = next((faces for faces in map(detector.detect, frames[:: max(1, len(frames) // 5)]) if faces), None)
     if not first:
         return landmarks
-    window = _detection_window(first[0])
+    window = detection_window(first[0])
     for _ in range(2):
         for index, frame in enumerate(frames):
-            faces = detector.detect_once(resample(frame, window.matrix, DETECTION_SIZE))
+            faces = detector.detect_once(window.cut(frame))
             if faces:
                 landmarks[index] = window.to_picture(max(faces, key=np.ptp))
         if np.isnan(landmarks).any(axis=(1, 2)).mean() <= MAX_MISSING_SHARE:
@@ -102,16 +101,8 @@ def track_landmarks(frames: np.ndarray, detector: FaceDetector) -> np.ndarray:
         seen = landmarks[~np.isnan(landmarks).any(axis=(1, 2))]
         if not len(seen):
             break
-        window = _detection_window(np.median(seen, axis=0))
+        window = detection_window(np.median(seen, axis=0))
     return landmarks
-
-
-def _detection_window(landmarks: np.ndarray) -> FaceCrop:
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    side = float((high - low).max()) * 1.9
-    corner = (low + high) / 2 - side / 2
-    scale = side / DETECTION_SIZE
-    return FaceCrop(np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]]), DETECTION_SIZE)
 
 
 def fill_gaps(landmarks: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 
 from atldiff.data.clips import (
-    DETECTION_SIZE,
     MAX_MISSING_SHARE,
     Clip,
     fill_gaps,
@@ -28,7 +27,7 @@ from atldiff.data.clips import (
 from atldiff.errors import InputError
 from atldiff.evaluation import metrics
 from atldiff.evaluation.identity import IdentityMeter
-from atldiff.face.crop import face_crop, resample
+from atldiff.face.crop import DETECTION_SIZE, face_crop, resample
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import MOUTH, mouth_opening
 from atldiff.speech.waveform import SAMPLE_RATE, Speech, read_waveform

@@ -28,7 +28,6 @@ class PortraitComposer:
     def __init__(self, portrait: np.ndarray, crop: FaceCrop, landmarks: np.ndarray, device: torch.device) -> None:
         self._portrait = portrait
         self._box = left, top, right, bottom = _covered_box(portrait, crop)
-        self._size = crop.size
         x = torch.arange(left, right, dtype=torch.float64) + 0.5
         y = torch.arange(top, bottom, dtype=torch.float64) + 0.5
         pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
@@ -39,12 +38,11 @@ class PortraitComposer:
         region = torch.from_numpy(portrait[top:bottom, left:right].copy())
         self._region = region.permute(2, 0, 1).float().div(255).to(device)
         local = pixels - torch.tensor([left, top], dtype=torch.float64)
-        extent = torch.tensor([right - left, bottom - top], dtype=torch.float64)
-        self._base = (local * (2 / extent) - 1).float().to(device)
-        self._turn = torch.from_numpy(crop.matrix[:, :2].T / np.array([right - left, bottom - top]) * 2).float()
-        self._turn = self._turn.to(device)
+        extent = np.array([right - left, bottom - top])
+        self._base = (local * torch.from_numpy(2 / extent) - 1).float().to(device)
+        self._turn = torch.from_numpy(crop.matrix[:, :2].T / extent * 2).float().to(device)
         corner = crop.matrix[:, 2] - np.array([left, top])
-        shift = torch.from_numpy(corner / np.array([right - left, bottom - top]) * 2 - 1).float().to(device)
+        shift = torch.from_numpy(corner / extent * 2 - 1).float().to(device)
         to_image = torch.cat([self._turn.T, shift[:, None]], dim=1)
         self._shut_region = shut_lips(self._region, inside.float().to(device), to_image, landmarks)
 

@@ -13,6 +13,10 @@ from atldiff.face.topology import CHIN, LEFT_EYE, RIGHT_EYE
 CROP_SIZE = 128
 """Side in pixels of the crop that the image network works on."""
 
+DETECTION_SIZE = 256
+"""Side in pixels of the square that a face is resampled to where its landmarks are read closely."""
+
+_DETECTION_MARGIN = 1.9
 _EYE_TO_CHIN = 0.55
 _EYES_FROM_TOP = 0.33
 _MAX_FACE_WIDTH = 0.75
@@ -72,6 +76,15 @@ def face_crop(landmarks: np.ndarray, size: int = CROP_SIZE) -> FaceCrop:
     corner = np.array([middle - side / 2, eyes[1] - _EYES_FROM_TOP * side])
     matrix = np.concatenate([rotation * (side / size), (rotation @ corner)[:, None]], axis=1)
     return FaceCrop(matrix, size)
+
+
+def detection_window(landmarks: np.ndarray) -> FaceCrop:
+    """The square around a face, upright in the picture, that the landmarker reads best. (68, 2) picture pixels."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    side = float((high - low).max()) * _DETECTION_MARGIN
+    corner = (low + high) / 2 - side / 2
+    scale = side / DETECTION_SIZE
+    return FaceCrop(np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]]), DETECTION_SIZE)
 
 
 def resample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:

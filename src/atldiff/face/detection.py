@@ -12,12 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from atldiff.face.crop import DETECTION_SIZE, detection_window, face_crop
 from atldiff.face.topology import MEDIAPIPE_TO_68
 
-REFINEMENT_SIZE = 256
-"""Side in pixels of the square that a face is resampled to before its landmarks are read a second time."""
-
-_REFINEMENT_MARGIN = 1.9
 _SAME_FACE_OVERLAP = 0.4
 _SAME_PLACE = 0.05
 
@@ -131,27 +128,18 @@ class FaceDetector:
 
     def _is_upright(self, image: np.ndarray, landmarks: np.ndarray) -> bool:
         """Whether the face is seen again, in the same place, in the crop that turns it upright."""
-        from atldiff.face.crop import face_crop
-
-        crop = face_crop(landmarks, REFINEMENT_SIZE)
+        crop = face_crop(landmarks, DETECTION_SIZE)
         own = crop.to_crop(landmarks)
         distances = [np.linalg.norm(face - own, axis=1).mean() for face in self.detect_once(crop.cut(image))]
-        return min(distances, default=np.inf) < _SAME_PLACE * REFINEMENT_SIZE
+        return min(distances, default=np.inf) < _SAME_PLACE * DETECTION_SIZE
 
     def refine(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
         """Landmarks read again in a close crop around ``landmarks``; None where no face is seen there."""
-        from atldiff.face.crop import resample
-
-        low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-        side = float((high - low).max()) * _REFINEMENT_MARGIN
-        corner = (low + high) / 2 - side / 2
-        scale = side / REFINEMENT_SIZE
-        matrix = np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]])
-        faces = self.detect_once(resample(image, matrix, REFINEMENT_SIZE))
+        window = detection_window(landmarks)
+        faces = self.detect_once(window.cut(image))
         if not faces:
             return None
-        face = max(faces, key=_face_area)
-        return (face * scale + corner).astype(np.float32)
+        return window.to_picture(max(faces, key=_face_area)).astype(np.float32)
 
 
 def _tiles(width: int, height: int, fraction: float) -> Iterator[tuple[int, int, int, int]]:
