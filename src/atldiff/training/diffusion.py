@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler, load_clips
@@ -19,7 +18,7 @@ from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, RIGHT_EYE
 from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
 from atldiff.serialization import save_part
-from atldiff.training.checkpoint import ExponentialAverage, check_same_settings, load_checkpoint, save_checkpoint
+from atldiff.training.checkpoint import ExponentialAverage, TrainingState
 from atldiff.warp import thin_plate_flow, warp
 
 Batch = dict[str, torch.Tensor]
@@ -222,54 +221,27 @@ def train_diffusion(
     model = IdentityDiffusionUNet(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = ExponentialAverage(model, training.ema_decay)
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
-    first, best, spent = 0, -math.inf, 0.0
-    if (state := load_checkpoint(run)) is not None:
-        check_same_settings(state["training"], training, run)
-        model.load_state_dict(state["model"])
-        average.module.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best, spent = state["step"], state["best"], state["seconds"]
+    state = TrainingState(run, training, model, average, optimiser)
+    spent = state.kept.get("seconds", 0.0)
     batches = FaceCropBatches(load_clips(prepared, "train", most_per_speaker=training.most_per_speaker), training)
     validation = _validation_batches(prepared, training)
     loader = DataLoader(
-        batches, batch_size=None, sampler=range(first, training.steps), num_workers=1, prefetch_factor=4
+        batches, batch_size=None, sampler=range(state.step, training.steps), num_workers=1, prefetch_factor=4
     )
     began, losses = time.monotonic(), []
-    for step, batch in enumerate(loader, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(training, step)
-        loss = training_loss(model, batch, own_state=step % training.true_state_every > 0)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}; {run} keeps the last good checkpoint"
-            )
-        optimiser.step()
-        average.update(model, step)
-        losses.append(loss.item())
+    for batch in loader:
+        loss = training_loss(model, batch, own_state=state.step % training.true_state_every > 0)
+        losses.append(state.learn(loss, _learning_rate(training, state.step)))
         elapsed = time.monotonic() - began
-        last = step + 1 == training.steps or elapsed > 60 * training.max_minutes
-        if (step + 1) % training.report_every == 0 or last:
+        last = state.step == training.steps or elapsed > 60 * training.max_minutes
+        if state.step % training.report_every == 0 or last:
             generated, warped, sheet = validate(average.module, validation)
-            if generated > best:
-                best = generated
+            if generated > state.best:
+                state.best = generated
                 save_part(run / "unet", average.module, config)
-            _report(run, step + 1, training, float(np.mean(losses)), generated, warped, spent + elapsed, sheet)
+            _report(run, state.step, training, float(np.mean(losses)), generated, warped, spent + elapsed, sheet)
             losses.clear()
-            save_checkpoint(
-                run,
-                {
-                    "model": model.state_dict(),
-                    "average": average.module.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "best": best,
-                    "seconds": spent + elapsed,
-                    "training": {k: v for k, v in dataclasses.asdict(training).items() if k != "max_minutes"},
-                },
-            )
+            state.save(seconds=spent + elapsed)
         if last:
             break
     return run / "unet"

@@ -1,6 +1,5 @@
 """Train the landmark generator on the landmarks that were detected in the clips, over frozen speech features."""
 
-import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler, load_clips
 from atldiff.face.topology import (
@@ -27,7 +25,7 @@ from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.serialization import save_part
 from atldiff.speech.waveform import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEncoder
-from atldiff.training.checkpoint import ExponentialAverage, check_same_settings, load_checkpoint, save_checkpoint
+from atldiff.training.checkpoint import ExponentialAverage, TrainingState
 
 VARIANTS = 4
 """Feature sequences kept of each clip: the clip alone as it is, then inside other speech, with noise and filters."""
@@ -233,59 +231,36 @@ def train_landmarks(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
     )
-    first, best = 0, -math.inf
-    if (state := load_checkpoint(run)) is not None:
-        check_same_settings(state["training"], training, run)
-        model.load_state_dict(state["model"])
-        average.module.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best = state["step"], state["best"]
+    state = TrainingState(run, training, model, average, optimiser)
     spoken = cache_features(prepared, load_clips(prepared, "train", with_frames=False))
     validation = cache_features(prepared, load_clips(prepared, "val", with_frames=False), seed=1)
     batches = LandmarkBatches(spoken, training, model.context_features)
-    torch.set_rng_state(state["random"] if state else torch.Generator().manual_seed(training.seed).get_state())
+    fresh = torch.Generator().manual_seed(training.seed).get_state()
+    torch.set_rng_state(state.kept.get("random", fresh))
     began, losses = time.monotonic(), []
-    for step in range(first, training.steps):
-        model.train()
-        for group in optimiser.param_groups:
-            ramp = min(1.0, (step + 1) / training.warmup)
-            group["lr"] = training.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / training.steps))
-        features, positions, identity, target = batches.batch(step)
+    model.train()
+    while state.step < training.steps:
+        features, positions, identity, target = batches.batch(state.step)
         loss = landmark_loss(model(features, positions, identity), target, identity, training)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}; {run} keeps the last good checkpoint"
-            )
-        optimiser.step()
-        average.update(model, step)
-        losses.append(loss.item())
-        last = step + 1 == training.steps or time.monotonic() - began > 60 * training.max_minutes
-        if (step + 1) % training.report_every == 0 or last:
+        losses.append(state.learn(loss, _learning_rate(training, state.step)))
+        last = state.step == training.steps or time.monotonic() - began > 60 * training.max_minutes
+        if state.step % training.report_every == 0 or last:
             scores = validate(average.module, validation)
             score = float(np.mean([value for name, value in scores.items() if name.startswith("r ")]))
-            if score > best:
-                best = score
+            if score > state.best:
+                state.best = score
                 save_part(run / "landmark_generator", average.module, config)
-            _report(run, step + 1, training, float(np.mean(losses)), scores)
+            _report(run, state.step, training, float(np.mean(losses)), scores)
             losses.clear()
-            save_checkpoint(
-                run,
-                {
-                    "model": model.state_dict(),
-                    "average": average.module.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "random": torch.get_rng_state(),
-                    "step": step + 1,
-                    "best": best,
-                    "training": {k: v for k, v in dataclasses.asdict(training).items() if k != "max_minutes"},
-                },
-            )
+            state.save(random=torch.get_rng_state())
         if last:
             break
     return run / "landmark_generator"
+
+
+def _learning_rate(training: LandmarkTraining, step: int) -> float:
+    ramp = min(1.0, (step + 1) / training.warmup)
+    return training.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / training.steps))
 
 
 def _report(run: Path, step: int, training: LandmarkTraining, loss: float, scores: dict[str, float]) -> None:
