@@ -18,7 +18,8 @@ from atldiff.cli import main
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.render import render_video
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
-from media_files import sine, write_sound, write_video
+from media_files import sine, write_sound
+from prepared_files import write_prepared
 
 FRESH = [sys.executable, "-m", "atldiff.cli"]
 HEAVY = ("torch", "numpy", "av", "PIL", "mediapipe", "safetensors", "tqdm")
@@ -116,7 +117,8 @@ def test_the_same_seed_gives_the_same_file(generate):
 def test_options_reach_the_frames(generate):
     plain = frames_of(generate("--crop-only"))
     assert plain.shape == (30, 128, 128, 3)
-    for number, more in enumerate([("--steps", "2"), ("--emotion", "surprised")]):
+    pairs = ["--steps 2", "--emotion surprised", "--head-motion 0", "--blink off", "--mouth 0.2"]
+    for number, more in enumerate(pair.split() for pair in pairs):
         changed = frames_of(generate("--crop-only", *more, output=f"{number}.mp4"))
         assert not np.array_equal(plain, changed), more
     assert len(frames_of(generate("--crop-only", "--emotion", "auto", "--fps", "30", output="auto.mp4"))) == 36
@@ -197,58 +199,65 @@ def long_sound(folder: Path, duration_s: float) -> Path:
     return write_sound(folder / "long.wav", sine(duration_s, 8000), 8000)
 
 
+TINY_TRAINING = ["steps=2", "clips=2", "frames=8", "report_every=1", "model.channels=16"]
+
+
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory, portrait: Path, speech: Path) -> Path:
-    """Two clips of the astronaut, who sways a little; one to train on, one to judge by."""
-    folder = tmp_path_factory.mktemp("clips")
-    picture = Image.open(portrait).convert("RGB").crop((96, 0, 352, 256))
-    samples = np.concatenate(list(Speech.open(speech).blocks(48_000)))
-    rows = ["path,corpus,speaker,split,audio_lag_s"]
-    for number, split in enumerate(("train", "val")):
-        sway = [picture.rotate(np.sin(frame / 3 + number), Image.Resampling.BICUBIC) for frame in range(28)]
-        sound = samples[None, number * 24_000 :][:, : round(1.12 * 48_000)]
-        write_video(folder / f"{split}.mp4", np.stack([np.asarray(frame) for frame in sway]), samples=sound)
-        rows.append(f"{split}.mp4,astronauts,{number},{split},0")
-    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
-    return folder
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("prepared") / "data", ["train", "val"])
 
 
-def test_train_from_clips_and_from_prepared_ones(clips, tmp_path, capfd):
-    run = tmp_path / "run"
-    assert main(["train", "landmarks", str(clips), "-o", str(run), "--steps", "2"]) == 0
+def test_train_makes_a_part_and_goes_on(prepared, tmp_path, capfd):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    command = [
+        "train",
+        "landmarks",
+        str(prepared),
+        "--set",
+        *TINY_TRAINING,
+        "--seed",
+        "3",
+        "--accelerator",
+        "cpu",
+        "-o",
+    ]
+    assert main([*command, str(whole)]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[-1] == f"best weights: {run / 'landmark_generator'}"
+    assert out.splitlines()[-1] == f"best weights: {whole / 'landmark_generator'}"
     assert err == ""
-    assert (run / "landmark_generator" / "model.safetensors").is_file()
-    again = tmp_path / "again"
-    prepared = ["train", "landmarks", str(run / "prepared"), "-o", str(again), "--steps", "2", "-q"]
-    assert main(prepared) == 0
+    assert main([*command, str(pieces), "--max-time", "0.001s"]) == 0
+    assert "at step 1 of 2; the same command goes on" in capfd.readouterr().out
+    assert main([*command, str(pieces), "-q"]) == 0
     assert capfd.readouterr() == ("", "")
-    assert not (again / "prepared").exists()
-    weights = [folder / "landmark_generator" / "model.safetensors" for folder in (run, again)]
+    weights = [folder / "landmark_generator" / "model.safetensors" for folder in (whole, pieces)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_evaluate(clips, tiny_model, tmp_path, capfd):
-    folder = tmp_path / "new" / "report"
-    assert main(["evaluate", str(clips), "--model", str(tiny_model), "--device", "cpu", "-o", str(folder)]) == 0
-    out, err = capfd.readouterr()
-    assert err == ""
-    assert "### astronauts: 1 clips" in out
-    assert (folder / "report.md").read_text() in out
-    assert '"split": "val"' in (folder / "report.json").read_text()
+def test_a_terminal_shows_how_far_the_training_is(prepared, tmp_path, monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run = ["-o", str(tmp_path / "run"), "--accelerator", "cpu"]
+    assert main(["train", "landmarks", str(prepared), "--set", *TINY_TRAINING, *run]) == 0
+    assert re.search(r"2/2 \[\d\d:\d\d<", terminal.getvalue())
+    assert "step 1/2  loss" in capsys.readouterr().out
 
 
-def test_the_clips_of_the_caller_are_named_when_wrong(clips, tiny_model, tmp_path, capfd):
-    model = ["--model", str(tiny_model), "-q"]
+def test_the_clips_of_the_caller_are_named_when_wrong(prepared, tmp_path, capfd):
+    run = ["-o", str(tmp_path / "run")]
+    good = [str(prepared), *run]
     for arguments, words in (
-        (["train", "landmarks", str(tmp_path / "none"), "-o", str(tmp_path)], "not a folder"),
-        (["train", "landmarks", str(tmp_path), "-o", str(tmp_path)], "no clips.csv"),
-        (["train", "landmarks", str(clips), "-o", str(tmp_path), "--steps", "0"], "steps is 0"),
-        (["train", "landmarks", str(clips), "-o", str(tmp_path), "--max-minutes", "-1"], "max-minutes is -1"),
-        (["train", "everything", str(clips), "-o", str(tmp_path)], "invalid choice: 'everything'"),
-        (["evaluate", str(clips), "-o", str(tmp_path), "--split", "none", *model], "no clip of split 'none'"),
-        (["evaluate", str(clips), "-o", str(clips / "clips.csv"), *model], "cannot make the folder"),
+        (["train", "landmarks", str(tmp_path / "none"), *run], "not a folder"),
+        (["train", "landmarks", str(tmp_path), *run], f"make one with: atldiff prepare clips {tmp_path} PREPARED"),
+        (["train", "emotion", str(tmp_path), *run], "no clips.csv"),
+        (["train", "emotion", *good, "--max-time", "3m"], "it takes no time limit"),
+        (["train", "landmarks", *good, "--set", "steps=0"], "steps is 0"),
+        (["train", "diffusion", *good, "--set", "size=3"], "unknown setting 'size'"),
+        (
+            ["train", "diffusion", *good, "--preset", "paper"],
+            "preset paper of the image network is not available yet",
+        ),
+        (["train", "landmarks", *good, "--max-time", "-1"], "'-1' was given as a time"),
+        (["train", "everything", *good], "invalid choice: 'everything'"),
     ):
         assert main(arguments) == 2
         out, err = capfd.readouterr()
@@ -271,7 +280,7 @@ def test_real_clips_speak(generate, clip):
 
 
 def mouth_openings(frames, detector):
-    from atldiff.evaluation.protocol import detect_landmarks
+    from atldiff.evaluation.judge import detect_landmarks
     from atldiff.face.topology import mouth_opening
 
     return mouth_opening(detect_landmarks(frames, detector))
@@ -280,10 +289,12 @@ def mouth_openings(frames, detector):
 def test_silence_shuts_the_mouth_and_speech_opens_it(portrait, speech, detector):
     pipeline = ATLDiffPipeline.from_pretrained(device="cpu")
     silence = Speech.from_array(np.zeros(SAMPLE_RATE, dtype=np.float32), SAMPLE_RATE)
-    still = pipeline(portrait, silence, crop_only=True).frames
-    shut = mouth_openings(still, detector)
+    still = pipeline(portrait, silence, crop_only=True, head_motion=0, blink="off").frames
+    alive = pipeline(portrait, silence, crop_only=True).frames
+    shut = mouth_openings(np.concatenate([still, alive]), detector)
     spoken = mouth_openings(pipeline(portrait, speech, crop_only=True).frames, detector)
     pipeline.close()
     assert np.abs(np.diff(still.astype(int), axis=0)).max() <= 1
+    assert np.abs(np.diff(alive.astype(int), axis=0)).max() > 1
     assert shut.max() < 0.03
     assert np.percentile(spoken, 90) > shut.max() + 0.05

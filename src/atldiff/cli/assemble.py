@@ -1,0 +1,17 @@
+"""``atldiff assemble``: trained parts → a model folder."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("runs", metavar="RUN", type=Path, nargs="+", help="folder of a training run")
+    add("-o", "--output", metavar="MODEL", required=True, type=Path, help="folder of the model, a new one")
+    add("--base", metavar="MODEL", default="compact", help="where the other parts come from (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from atldiff.training.assemble import assemble
+
+    print(f"model: {assemble(arguments.runs, arguments.output, arguments.base)}")

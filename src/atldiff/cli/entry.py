@@ -1,0 +1,163 @@
+"""The command line: ``atldiff <verb>``. Every verb is a module of this package and calls one library function.
+
+Exit codes: 0 done; 1 a fault of this program; 2 something that the caller can mend; 128 + n stopped by
+signal n (130 for Ctrl-C, 143 for SIGTERM). Nothing heavy is imported before a verb runs.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+from atldiff import __version__
+from atldiff.cli import assemble, convert, evaluate, generate, prepare, train
+from atldiff.errors import InputError
+
+_log = logging.getLogger("atldiff")
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``atldiff`` with ``arguments`` (those of the process if None) and return its exit code."""
+    # Threads that spin while they wait make two busy programs on two cores several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    verbose = False
+    with _stoppable() as stopped:
+        try:
+            parsed = _parser().parse_args(arguments)
+            verbose = parsed.verbose
+            with _messages(quiet=parsed.quiet, verbose=verbose):
+                parsed.run(parsed)
+            return 0
+        except _Stopped:
+            pass
+        except Exception as error:
+            if not stopped:
+                return _report(error, verbose)
+    _say("stopped")
+    return 128 + stopped[0]
+
+
+def _report(error: Exception, verbose: bool) -> int:
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, InputError):
+        _say(f"error: {error}")
+        return 2
+    _say(f"error: {type(error).__name__}: {error}; please report this (-v shows the traceback)")
+    return 1
+
+
+def _say(message: str) -> None:
+    print("atldiff:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+class Verb(Protocol):
+    """A module of this package: what one verb takes, and what it does."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> None: ...
+
+
+class _Stopped(BaseException):
+    """A signal asks the program to end."""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Turn the first of ``_SIGNALS`` into ``_Stopped`` and note its number; later ones cannot disturb the end."""
+    owner = os.getpid()
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        if not stopped:
+            stopped.append(number)
+            threading.excepthook = lambda _: None  # helper threads complain when their processes end
+            if "multiprocessing" in sys.modules:
+                for child in sys.modules["multiprocessing"].active_children():
+                    child.terminate()
+            raise _Stopped
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    complain = threading.excepthook
+    try:
+        yield stopped
+    finally:
+        threading.excepthook = complain
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return "atldiff: " + level + " ".join(record.getMessage().split())
+
+
+@contextlib.contextmanager
+def _messages(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show the package's log on standard error, one line a message; -q leaves out all but errors."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter())
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+    try:
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            if not verbose and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            if quiet:
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            yield
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in the arguments like every other mistake of the caller."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="atldiff", description="Talking-head videos from a portrait and a speech recording.")
+    parser.add_argument("--version", action="version", version=f"atldiff {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    common = _Parser(add_help=False)
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="say more; show tracebacks")
+    device = _Parser(add_help=False)
+    device.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s"
+    )
+    _add_verb(verbs, "generate", generate, "make a video", [device, common])
+    _add_verb(verbs, "prepare", prepare, "prepare clips to train on", [common])
+    _add_verb(verbs, "train", train, "train a part of the model", [common])
+    _add_verb(verbs, "assemble", assemble, "put trained parts together to a model", [common])
+    _add_verb(verbs, "evaluate", evaluate, "judge a model on clips", [device, common])
+    _add_verb(verbs, "convert", convert, "read published checkpoints", [common])
+    return parser
+
+
+def _add_verb(verbs: Any, name: str, verb: Verb, summary: str, parents: list[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=parents)
+    parser.set_defaults(run=verb.run)
+    verb.add_arguments(parser)

@@ -1,0 +1,54 @@
+"""``atldiff evaluate``: a model judged on prepared clips."""
+
+import argparse
+from pathlib import Path
+
+from atldiff.cli.common import ProgressBar, make_folder, open_pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="compact, or the folder of a model")
+    add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` wrote")
+    add("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the report (json, md, html)")
+    add("--split", default="val", help="which clips (default: %(default)s)")
+    add("--per-speaker", metavar="N", type=_count, help="at most so many clips of each speaker")
+    add("--limit", metavar="N", type=_count, help="at most so many clips, of the speakers in turn")
+    add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
+    weights = parser.add_argument_group("files of weights (docs/evaluation.md says where they are published)")
+    weights.add_argument("--inception", metavar="PATH", type=Path, help="TorchScript Inception, for FID")
+    weights.add_argument("--lpips", metavar="PATH", type=Path, help="TorchScript VGG-16 with LPIPS")
+    weights.add_argument("--syncnet", metavar="PATH", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 1 on")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from atldiff.data.prepared import PreparedClips
+
+    data = PreparedClips.open(arguments.data)
+    data.split(arguments.split)
+    make_folder(arguments.output)
+
+    from atldiff.evaluation.protocol import WeightPaths, evaluate
+    from atldiff.evaluation.report import MARKDOWN_NAME, write_report
+
+    with open_pipeline(arguments) as pipeline, ProgressBar("clip", arguments.quiet) as progress:
+        report = evaluate(
+            pipeline,
+            data,
+            arguments.split,
+            limit=arguments.limit,
+            per_speaker=arguments.per_speaker,
+            seed=arguments.seed,
+            weights=WeightPaths(arguments.inception, arguments.lpips, arguments.syncnet),
+            device=pipeline.device,
+            model=arguments.model,
+            progress=progress,
+        )
+    write_report(report, arguments.output)
+    print((arguments.output / MARKDOWN_NAME).read_text())

@@ -1,0 +1,56 @@
+"""``atldiff prepare``: clips as they are distributed → one prepared format."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.cli.common import ProgressBar
+
+if TYPE_CHECKING:
+    from atldiff.data.prepare import PrepareReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("kind", choices=("mead", "crema-d", "grid", "clips"), help="which tree SRC is; clips: any folder of videos")
+    add("source", metavar="SRC", type=Path, help="folder of the clips as they are distributed")
+    add("destination", metavar="DST", type=Path, help="folder for the prepared clips; one that was begun goes on")
+    add("--workers", metavar="N", type=int, help="processes (default: one for each processor)")
+    add("--size", metavar="N", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
+    add("--fps", metavar="X", type=float, default=25.0, help="frames per second (default: %(default)g)")
+    add("--limit", metavar="N", type=int, help="at most so many clips, spread over the speakers")
+    add("--view", metavar="NAME", default="front", help="camera of MEAD (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from atldiff.data.prepare import prepare
+
+    with ProgressBar("clip", arguments.quiet) as progress:
+        report = prepare(
+            arguments.kind,
+            arguments.source,
+            arguments.destination,
+            workers=arguments.workers,
+            size=arguments.size,
+            fps=arguments.fps,
+            limit=arguments.limit,
+            view=arguments.view,
+            progress=progress,
+        )
+    if report.processed is None:
+        print(f"{report.folder} is complete: nothing to do")
+    print(_table(report))
+
+
+def _table(report: "PrepareReport") -> str:
+    reasons = ", ".join(f"{count} {kind}" for kind, count in report.rejected.items())
+    lines = [
+        ("clips", f"{report.clips}"),
+        ("usable", f"{report.usable}"),
+        ("rejected", f"{report.clips - report.usable}" + (f" ({reasons})" if reasons else "")),
+        ("hours", f"{report.hours:.2f}"),
+        ("speakers", f"{report.speakers}"),
+        *((f"lag of {corpus}", str(lag)) for corpus, lag in report.lags.items()),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)

@@ -1,0 +1,98 @@
+"""``atldiff train``: the parts of the model, from prepared clips."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from atldiff.cli.common import check_folder, make_folder
+from atldiff.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("part", choices=("landmarks", "diffusion", "emotion"), help="which part")
+    add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` made; for emotion, of recordings")
+    add("-o", "--output", metavar="RUN", required=True, type=Path, help="folder of the run; an old run goes on")
+    add("--preset", choices=("compact", "paper"), default="compact", help="default: %(default)s")
+    add("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="settings, such as steps=200")
+    add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
+    add("--max-time", metavar="TIME", help="stop after so long (90s, 25m, 2h); run again to go on")
+    add("--devices", metavar="N", type=int, default=1, help="GPUs, or processes on the CPU (default: %(default)s)")
+    add("--accelerator", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    add("--pack", action="store_true", help="write clips, code and a script to train elsewhere to the folder RUN")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    check_folder(arguments.data)
+    if arguments.part == "emotion":
+        _train_emotion(arguments)
+    else:
+        _train(arguments)
+
+
+def _train_emotion(arguments: argparse.Namespace) -> None:
+    from atldiff.training import emotion
+
+    if arguments.max_time or arguments.devices != 1 or arguments.accelerator == "cuda" or arguments.pack:
+        raise InputError("the emotion part trains on the CPU in minutes; it takes no time limit, devices or pack")
+    settings, config = _settings(arguments, emotion.PRESETS, "emotion classifier")
+    make_folder(arguments.output)
+    print(f"best weights: {emotion.train_emotion(arguments.data, arguments.output, settings, config)}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from atldiff.data.prepared import PreparedClips
+
+    if arguments.part == "landmarks":
+        from atldiff.training.landmarks import PRESETS
+        from atldiff.training.landmarks import landmark_task as PartTask
+        from atldiff.training.landmarks import train_landmarks as train
+
+        settings, config = _settings(arguments, PRESETS, "landmark generator")
+    else:
+        from atldiff.training.diffusion import PRESETS
+        from atldiff.training.diffusion import DiffusionTask as PartTask
+        from atldiff.training.diffusion import train_diffusion as train
+
+        settings, config = _settings(arguments, PRESETS, "image network")
+    data, output, launch = arguments.data, arguments.output, _launch(arguments)
+    PreparedClips.open(data)
+    if arguments.pack:
+        _write_pack(arguments, lambda folder: PartTask(folder, settings, config), settings)
+        return
+
+    from atldiff.training.packed_run import take_in
+
+    make_folder(output)
+    folder = take_in(output, arguments.part, lambda: PartTask(data, settings, config))
+    print(f"best weights: {folder or train(data, output, settings, config, launch)}")
+
+
+def _write_pack(arguments: argparse.Namespace, make_task: Any, settings: Any) -> None:
+    from atldiff.training.pack import write_pack
+
+    options = ["--preset", arguments.preset]
+    options += ["--set", *arguments.set] if arguments.set else []
+    options += ["--seed", str(arguments.seed)] if arguments.seed is not None else []
+    most_per_speaker = getattr(settings, "most_per_speaker", None)
+    packed = write_pack(arguments.data, arguments.output, arguments.part, options, make_task, most_per_speaker)
+    print(f"{packed.clips} of {packed.of} clips are packed into {packed.parts} folders: {arguments.output}")
+
+
+def _settings(arguments: argparse.Namespace, presets: Any, part: str) -> tuple[Any, Any]:
+    """The preset's training settings and model configuration, with what ``--set`` and ``--seed`` say."""
+    from atldiff.training.settings import change_settings, choose_preset
+
+    settings, config = change_settings(*choose_preset(presets, arguments.preset, part), arguments.set)
+    if arguments.seed is not None:
+        settings = dataclasses.replace(settings, seed=arguments.seed)
+    return settings, config
+
+
+def _launch(arguments: argparse.Namespace) -> Any:
+    from atldiff.training.launch import Launch
+    from atldiff.training.settings import parse_duration
+
+    limit = {"max_seconds": parse_duration(arguments.max_time)} if arguments.max_time else {}
+    return Launch(arguments.accelerator, arguments.devices, quiet=arguments.quiet, **limit)
