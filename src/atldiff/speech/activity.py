@@ -1,10 +1,10 @@
 """Voice activity from the sound's level: when to keep the mouth shut."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from atldiff.speech.waveform import SAMPLE_RATE
+from atldiff.speech import SAMPLE_RATE
 
 _BLOCK = SAMPLE_RATE // 100
 _SILENCE_DB = -85.0
@@ -18,30 +18,46 @@ _FADE_SECONDS = 0.12
 _LEVEL_BINS = np.arange(-130.0, 20.0, 0.5)
 
 
-def activity_threshold(blocks: Iterable[np.ndarray]) -> float:
-    """The level above which a recording's sound counts as voice, from its own loud and quiet parts.
+class ActivityMeter:
+    """The level above which sound counts as voice, from the loud and the quiet parts of what has been heard so far.
 
-    Voice lies at most 35 dB under the loud parts (the 95th percentile of 10 ms levels; a click does not
-    count) and above the steady background (the 5th percentile). Two seconds or more of sound that hardly varies are
-    background alone.
+    Voice lies at most 35 dB under the loud parts (the 95th percentile of 10 ms levels; a click does not count) and
+    above the steady background (the 5th percentile). Two seconds or more of sound that hardly varies are background
+    alone: voice lies 10 dB above it.
 
     Args:
-        blocks: 16 kHz mono blocks of the whole recording.
-
-    Returns:
-        dB, for :func:`voice_activity`; infinite where there is no voice at all.
+        half_life_s: what was heard so many seconds ago counts half; by default all of it counts the same.
     """
-    counts = np.zeros(len(_LEVEL_BINS) - 1)
-    for level in _stream_levels(blocks):
-        counts += np.histogram(np.clip(level, _LEVEL_BINS[0], _LEVEL_BINS[-1]), _LEVEL_BINS)[0]
-    audible = np.where(_LEVEL_BINS[:-1] >= _SILENCE_DB, counts, 0)
-    if not audible.any():
-        return float("inf")
-    loud, floor = _percentile(audible, 0.95), _percentile(counts, 0.05)
-    if loud - floor < _STEADY_RANGE_DB and counts.sum() * _BLOCK / SAMPLE_RATE >= _STEADY_SECONDS:
-        return float("inf")
-    above_floor = min(floor + _ABOVE_FLOOR_DB, loud - _LEAST_BELOW_LOUD_DB)
-    return max(_SILENCE_DB, loud - _BELOW_LOUD_DB, above_floor)
+
+    def __init__(self, half_life_s: float = float("inf")) -> None:
+        self._half_life_s = half_life_s
+        self._counts = np.zeros(len(_LEVEL_BINS) - 1)
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Take in the next (n,) samples at 16 kHz, best a multiple of 10 ms."""
+        levels = np.clip(_levels(samples), _LEVEL_BINS[0], _LEVEL_BINS[-1])
+        self._counts *= 0.5 ** (len(samples) / SAMPLE_RATE / self._half_life_s)
+        self._counts += np.histogram(levels, _LEVEL_BINS)[0]
+
+    @property
+    def threshold(self) -> float:
+        """dB, for :func:`voice_activity`; infinite where nothing audible was heard."""
+        audible = np.where(_LEVEL_BINS[:-1] >= _SILENCE_DB, self._counts, 0)
+        if not audible.any():
+            return float("inf")
+        loud, floor = _percentile(audible, 0.95), _percentile(self._counts, 0.05)
+        if loud - floor < _STEADY_RANGE_DB and self._counts.sum() * _BLOCK / SAMPLE_RATE >= _STEADY_SECONDS:
+            return max(_SILENCE_DB, floor + _LEAST_BELOW_LOUD_DB)
+        above_floor = min(floor + _ABOVE_FLOOR_DB, loud - _LEAST_BELOW_LOUD_DB)
+        return max(_SILENCE_DB, loud - _BELOW_LOUD_DB, above_floor)
+
+
+def activity_threshold(blocks: Iterable[np.ndarray]) -> float:
+    """What :class:`ActivityMeter` finds in a whole recording, given in 16 kHz mono blocks."""
+    meter = ActivityMeter()
+    for piece in _pieces(blocks):
+        meter.hear(piece)
+    return meter.threshold
 
 
 def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:
@@ -50,7 +66,7 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     Args:
         waveform: (samples,) 16 kHz mono; what lies beyond it counts as silence.
         times: (F,) seconds from the waveform's start.
-        threshold: dB, from :func:`activity_threshold`.
+        threshold: dB, from :func:`activity_threshold` or an :class:`ActivityMeter`.
 
     Returns:
         (F,) in [0, 1]: 1 within 80 ms of voice, fading to 0 over the next 120 ms.
@@ -66,17 +82,17 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def _stream_levels(blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    """:func:`_levels` of a stream, in pieces of whole 10 ms blocks."""
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in pieces of a second or more, of whole 10 ms but for the last."""
     held = np.zeros(0, dtype=np.float32)
     for block in blocks:
         held = np.concatenate([held, block])
         if len(held) >= SAMPLE_RATE:
             whole = len(held) // _BLOCK * _BLOCK
-            yield _levels(held[:whole])
+            yield held[:whole]
             held = held[whole:]
     if len(held):
-        yield _levels(held)
+        yield held
 
 
 def _levels(waveform: np.ndarray) -> np.ndarray:

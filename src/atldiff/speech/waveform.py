@@ -15,9 +15,7 @@ from av.error import FFmpegError
 
 from atldiff.errors import InputError
 from atldiff.media import existing_file, frame_rate, open_media
-
-SAMPLE_RATE = 16_000
-"""Rate in Hz at which the speech encoders listen."""
+from atldiff.speech import SAMPLE_RATE
 
 MIN_DURATION_S = 0.04
 MIN_TRUNCATED_DURATION_S = 0.2

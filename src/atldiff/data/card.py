@@ -1,0 +1,129 @@
+"""The data card: ``README.md`` of a prepared folder, made from its index."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from atldiff.data.sync import LagEstimate
+
+_WIDEST_INTERVAL_S = 0.08
+_LEAST_CORRELATION = 0.3
+
+LICENCES = {
+    "mead": "MEAD (Wang et al. 2020) comes under the terms of its authors: "
+    "<https://wywu.github.io/projects/MEAD/MEAD.html>.",
+    "crema-d": "CREMA-D (Cao et al. 2014) comes under the Open Database License 1.0, its contents under the Database "
+    "Contents License 1.0: <https://github.com/CheyneyComputerScience/CREMA-D>.",
+    "grid": "GRID (Cooke et al. 2006) comes under CC BY 4.0: <https://doi.org/10.5281/zenodo.3625687>.",
+    "clips": "The licence of these clips is that of their source; it is not known to the program that prepared them.",
+}
+
+_FORMAT = """\
+`clips.parquet` has one row a clip, also for rejected ones (`rejected` says why). `shards/` holds tar files in
+WebDataset's layout with four files for each usable clip:
+
+| file | content |
+| --- | --- |
+| `KEY.json` | the clip's row |
+| `KEY.landmarks.npz` | `landmarks`, (frames, 68, 2) float32: x, y in crop pixels, iBUG order, first pixel 0 to 1 |
+| `KEY.flac` | 16 kHz, mono, 16 bit; the first sample belongs to the first frame |
+| `KEY.mp4` | H.264, {size}×{size}, {fps:g} frames a second; frame k is at k/{fps:g} s |
+
+Every clip has one square, upright crop that stays put. Its landmarks are MediaPipe's, mapped to the 68 points. The
+sound's lag behind the picture has been taken out; `audio_lag_s` says how much."""
+
+
+@dataclass(frozen=True)
+class CorpusLag:
+    """By how many seconds the sound of a corpus trails its picture.
+
+    Attributes:
+        stated_s: what the source states, the median where clips differ; None where it states nothing.
+        estimate: from lips and sound of all clips that are not rejected for another reason; None without any.
+    """
+
+    stated_s: float | None
+    estimate: LagEstimate | None
+
+    @property
+    def inferred_s(self) -> float:
+        """What is taken out of clips whose lag is not stated: the estimate, or nothing where it is not certain."""
+        lag = self.estimate
+        if lag is None or lag.high_s - lag.low_s > _WIDEST_INTERVAL_S or lag.r < _LEAST_CORRELATION:
+            return 0.0
+        return round(lag.lag_s, 3)
+
+    def __str__(self) -> str:
+        taken = f"{self.inferred_s:+.3f} s" if self.stated_s is None else f"{self.stated_s:+.3f} s as stated"
+        if self.estimate is None:
+            return f"{taken}; no clip to estimate it from"
+        lag = self.estimate
+        return f"{taken}; estimated {lag.lag_s:+.3f} s ({lag.low_s:+.3f} to {lag.high_s:+.3f}, r = {lag.r:.2f})"
+
+
+def rejection_counts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many clips were rejected for each kind of reason, the commonest first."""
+    kinds = Counter(row["rejected"].split(":")[0] for row in rows if row["rejected"])
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def data_card(kind: str, size: int, fps: float, rows: list[dict[str, Any]], lags: dict[str, CorpusLag]) -> str:
+    """The card in Markdown.
+
+    Args:
+        kind: of the source tree; picks the licence.
+        rows: of the index.
+        lags: by corpus.
+    """
+    usable = [row for row in rows if not row["rejected"]]
+    sections = [
+        f"# Prepared talking-face clips: {', '.join(sorted({row['corpus'] for row in rows}))}",
+        f"{len(usable)} usable clips of {len(rows)}, {hours(usable):.2f} hours, {speakers(usable)} speakers. "
+        "Written by `atldiff prepare`; no speaker is in two splits unless the source itself puts it there.",
+        "## Clips\n\n" + _counts(usable),
+        "## Emotions\n\n" + _emotions(usable),
+        "## Lag of the sound\n\n" + "\n".join(f"- {corpus}: {lag}" for corpus, lag in lags.items()),
+        "## Rejected\n\n" + _rejected(rows),
+        "## Format\n\n" + _FORMAT.format(size=size, fps=fps),
+        "## Licence\n\n" + LICENCES[kind] + " Prepared clips are copies of their source: its licence goes with them.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def hours(rows: Iterable[dict[str, Any]]) -> float:
+    """Length of the clips together."""
+    return sum(row["duration_s"] for row in rows) / 3600
+
+
+def speakers(rows: Iterable[dict[str, Any]]) -> int:
+    """How many people speak in the clips."""
+    return len({(row["corpus"], row["speaker"]) for row in rows})
+
+
+def _counts(usable: list[dict[str, Any]]) -> str:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in usable:
+        groups.setdefault((row["corpus"], row["split"]), []).append(row)
+    lines = [
+        (corpus, split, len(rows), speakers(rows), f"{hours(rows):.3f}")
+        for (corpus, split), rows in sorted(groups.items())
+    ]
+    return _table(("corpus", "split", "clips", "speakers", "hours"), lines)
+
+
+def _emotions(usable: list[dict[str, Any]]) -> str:
+    counts = Counter(row["emotion"] or "not known" for row in usable)
+    return _table(("emotion", "clips"), sorted(counts.items()))
+
+
+def _rejected(rows: list[dict[str, Any]]) -> str:
+    rejected = [row for row in rows if row["rejected"]]
+    if not rejected:
+        return "None."
+    return _table(("reason", "clips"), rejection_counts(rows).items()) + "\n\nThe index lists them."
+
+
+def _table(titles: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> str:
+    rule = tuple("---" for _ in titles)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (titles, rule, *lines))

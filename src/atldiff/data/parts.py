@@ -1,0 +1,220 @@
+"""One clip's preparation: from its files to a part, which keeps all that was found until the shards are written.
+
+A part is an uncompressed npz: ``row`` (JSON), and for a clip that is not rejected ``landmarks``, ``video`` (the mp4's
+bytes), ``sound`` (16 kHz, 16 bit, the lag still in it) and ``trace``, what its lips and its sound say about the lag.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from atldiff.data import quality
+from atldiff.data.encoding import decode_landmarks, encode_video
+from atldiff.data.index import EMPTY_ROW
+from atldiff.data.media_source import MediaSource, SourceClip
+from atldiff.data.prepared import MEMBERS, SHARDS_NAME
+from atldiff.data.sync import LagTrace, SyncMeter
+from atldiff.data.tracking import Footage, fill_gaps, track_landmarks
+from atldiff.errors import InputError, OutputError
+from atldiff.face.crop import face_crop
+from atldiff.face.detection import FaceDetector
+from atldiff.serialization import write_atomically
+from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.waveform import read_waveform
+
+PARTS_NAME = ".parts"
+
+_FULL_SCALE = 32767
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found of one clip.
+
+    Attributes:
+        row: the clip's row of the index, as far as it is known.
+        landmarks: (F, 68, 2) float32 crop pixels; empty for a rejected clip, as are the others.
+        video: the crops as mp4.
+        sound: (samples,) int16 at 16 kHz as recorded: its first sample belongs to the first picture.
+        trace: of the lag.
+    """
+
+    row: dict[str, Any]
+    landmarks: np.ndarray
+    video: bytes
+    sound: np.ndarray
+    trace: LagTrace | None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker process keeps from clip to clip."""
+
+    detector: FaceDetector
+    meter: SyncMeter
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip to prepare.
+
+    Attributes:
+        known: its row in the index of an earlier run that ``destination`` still holds; None for a new clip.
+    """
+
+    clip: SourceClip
+    source: Path
+    destination: Path
+    size: int
+    fps: Fraction
+    known: dict[str, Any] | None = None
+
+    @property
+    def part(self) -> Path:
+        return part_path(self.destination, self.clip.key)
+
+
+def part_path(destination: Path, key: str) -> Path:
+    """Where the part of a clip lies."""
+    return destination / PARTS_NAME / f"{key}.npz"
+
+
+def make_part(task: Task, tools: Tools) -> None:
+    """Prepare a clip, or take up what an earlier run made of it, and write its part.
+
+    Raises:
+        OutputError: the part cannot be written.
+    """
+    part = _new_part(task, tools) if task.known is None else _known_part(task, task.known, tools)
+    stream = io.BytesIO()
+    arrays = {"row": np.frombuffer(json.dumps(part.row).encode(), np.uint8)}
+    if part.trace is not None:
+        arrays["landmarks"], arrays["sound"] = part.landmarks, part.sound
+        arrays["video"] = np.frombuffer(part.video, np.uint8)
+        arrays["trace"] = part.trace.to_array()
+    np.savez(stream, allow_pickle=False, **arrays)
+    try:
+        write_atomically(task.part, stream.getvalue())
+    except OSError as error:
+        raise OutputError(f"cannot write {task.part}: {error.strerror}; what is done is kept") from error
+
+
+def read_part(path: Path, row_only: bool = False) -> Part:
+    """A part that :func:`make_part` wrote; with ``row_only`` nothing but its row and trace.
+
+    Raises:
+        InputError: it is damaged or not there.
+    """
+    try:
+        with np.load(path) as arrays:
+            row = json.loads(arrays["row"].tobytes())
+            trace = LagTrace.from_array(arrays["trace"]) if "trace" in arrays else None
+            if row_only or trace is None:
+                return Part(row, np.empty(0), b"", np.empty(0), trace)
+            return Part(row, arrays["landmarks"], arrays["video"].tobytes(), arrays["sound"], trace)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run the preparation again") from error
+
+
+def kept_parts(destination: Path) -> set[str]:
+    """The keys of the clips whose parts are there."""
+    parts = destination / PARTS_NAME
+    return {path.relative_to(parts).with_suffix("").as_posix() for path in parts.rglob("*.npz")}
+
+
+def is_made(task: Task) -> bool:
+    """Whether the clip's part is there, whole, and of the same file."""
+    try:
+        return read_part(task.part, row_only=True).row["source"] == stated_row(task)["source"]
+    except InputError:
+        return False
+
+
+def _new_part(task: Task, tools: Tools) -> Part:
+    """Hear, track, judge and crop one clip; it lasts as long as the shorter of its picture and its sound."""
+    try:
+        sound = _heard(task.clip.sound)
+        with task.clip.picture.open() as picture:
+            footage = Footage.open(picture).at(task.fps)[: round(len(sound) * task.fps / SAMPLE_RATE)]
+            rejected = quality.length_verdict(len(footage))
+            landmarks = np.empty(0) if rejected else track_landmarks(footage, tools.detector)
+            rejected = (
+                rejected
+                or quality.face_verdict(landmarks, task.size)
+                or quality.crowd_verdict(footage, tools.detector)
+            )
+            if rejected:
+                return _rejected(task, rejected)
+            landmarks, video, rejected = _crops(footage, fill_gaps(landmarks), task)
+    except InputError as error:
+        reason = " ".join(str(error).replace(f"{task.source}{os.sep}", "").split())
+        return _rejected(task, f"{quality.UNREADABLE}: {reason}")
+    return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, tools.meter)
+
+
+def _crops(footage: Footage, landmarks: np.ndarray, task: Task) -> tuple[np.ndarray, bytes, str]:
+    """(F, 68, 2) picture pixels → the same in crop pixels, the crops as mp4, and why they are unusable."""
+    crop = face_crop(landmarks, task.size)
+    thumbnails = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for frame in footage:
+            picture = crop.cut(frame)
+            thumbnails.append(quality.thumbnail(picture))
+            yield picture
+
+    video = encode_video(pictures(), task.fps)
+    return crop.to_crop(landmarks), video, quality.cut_verdict(thumbnails, float(task.fps))
+
+
+def _known_part(task: Task, known: dict[str, Any], tools: Tools) -> Part:
+    """The part of a clip that an earlier run prepared: crops and landmarks as they are, the sound read again."""
+    if known["rejected"]:
+        return _rejected(task, known["rejected"])
+    shard = task.destination / SHARDS_NAME / known["shard"]
+    members = {}
+    try:
+        with shard.open("rb") as stream:
+            for name in MEMBERS:
+                stream.seek(known[f"{name}_offset"])
+                members[name] = stream.read(known[f"{name}_size"])
+        sound = _heard(task.clip.sound)
+    except OSError as error:
+        raise InputError(f"{shard} cannot be read ({error.strerror}); it holds {task.clip.key}") from error
+    return _whole(task, decode_landmarks(members["landmarks"]), members["video"], sound, tools.meter)
+
+
+def _heard(source: MediaSource) -> np.ndarray:
+    with source.open() as path:
+        return np.round(np.clip(read_waveform(path), -1, 1) * _FULL_SCALE).astype(np.int16)
+
+
+def _whole(task: Task, landmarks: np.ndarray, video: bytes, sound: np.ndarray, meter: SyncMeter) -> Part:
+    trace = meter.trace(landmarks, as_waveform(sound), float(task.fps))
+    duration = float(len(landmarks) / task.fps)
+    return Part(stated_row(task) | {"frames": len(landmarks), "duration_s": duration}, landmarks, video, sound, trace)
+
+
+def as_waveform(sound: np.ndarray) -> np.ndarray:
+    """(samples,) int16 → float32 in [-1, 1]."""
+    return sound.astype(np.float32) / _FULL_SCALE
+
+
+def _rejected(task: Task, reason: str) -> Part:
+    return Part(stated_row(task) | {"rejected": reason}, np.empty(0), b"", np.empty(0), None)
+
+
+def stated_row(task: Task) -> dict[str, Any]:
+    """A row of the index with what is known before the clip is opened."""
+    clip = task.clip
+    stated = {name: getattr(clip, name) for name in ("key", "corpus", "speaker", "emotion", "level", "split", "text")}
+    place = {"source": clip.picture.inside(task.source), "fps": float(task.fps), "size": task.size}
+    return EMPTY_ROW | stated | place

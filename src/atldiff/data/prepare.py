@@ -1,0 +1,252 @@
+"""A source tree → a folder of prepared clips. First every clip by itself, side by side, then all together.
+
+The first phase leaves one part a clip under ``.parts``, so that a killed run goes on where it was; the second settles
+the lag of each corpus and writes shards, index and card, always the same bytes for the same clips.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atldiff.data.card import CorpusLag, data_card, hours, rejection_counts, speakers
+from atldiff.data.encoding import encode_landmarks, encode_sound
+from atldiff.data.index import open_index, write_index
+from atldiff.data.parts import Part, Task, as_waveform, is_made, kept_parts, read_part, stated_row
+from atldiff.data.prepared import INDEX_NAME, require_pyarrow
+from atldiff.data.quality import UNREADABLE, UNRELATED_LIPS
+from atldiff.data.shards import write_shards
+from atldiff.data.sources import list_clips
+from atldiff.data.sync import LAGS, LagEstimate, estimate_lag, lips_unrelated, sync_correlation
+from atldiff.data.workers import make_parts
+from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, workplace
+from atldiff.errors import InputError, OutputError
+from atldiff.face.crop import CROP_SIZE
+from atldiff.media import frame_rate
+from atldiff.serialization import write_atomically
+from atldiff.speech import SAMPLE_RATE
+
+DEFAULT_FPS = 25.0
+SIZES = range(32, 1025, 16)
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a prepared folder holds.
+
+    Attributes:
+        processed: clips that this run worked on; None where the folder was complete already and nothing was done.
+        clips: all of them, usable or not.
+        rejected: how many for each kind of reason.
+        hours, speakers: of the usable ones.
+        lags: by corpus.
+    """
+
+    folder: Path
+    processed: int | None
+    clips: int
+    usable: int
+    rejected: dict[str, int]
+    hours: float
+    speakers: int
+    lags: dict[str, CorpusLag]
+
+
+def prepare(
+    kind: str,
+    source: str | Path,
+    destination: str | Path,
+    *,
+    workers: int | None = None,
+    size: int = CROP_SIZE,
+    fps: float = DEFAULT_FPS,
+    limit: int | None = None,
+    view: str = "front",
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Prepare the clips of a tree as ``docs/data.md`` describes; run again, it goes on, and adds what is new.
+
+    Args:
+        kind: of tree, one of :data:`atldiff.data.sources.KINDS`.
+        destination: a new or empty folder, or one that was begun with the same kind, size, fps and view.
+        workers: processes; one for each processor if None. The result does not depend on it.
+        size: side of the crops in pixels, a multiple of 16.
+        fps: frames per second of the crops.
+        limit: at most so many clips.
+        view: MEAD's camera.
+        progress: called with (clips done, all clips).
+
+    Raises:
+        InputError: there are no such clips, other settings than before, or clips that ``destination`` holds are no
+            longer listed; a worker process died.
+        OutputError: something cannot be written; what is done is kept.
+    """
+    require_pyarrow()
+    source, destination = Path(source), Path(destination)
+    workers = _checked_workers(workers)
+    if size not in SIZES:
+        raise InputError(f"size is {size}; expected a multiple of 16 from {SIZES.start} to {SIZES.stop - 1}")
+    rate = frame_rate(fps)
+    settings = {"kind": kind, "size": size, "fps": float(rate), "view": view}
+    clips = list_clips(kind, source, view=view, limit=limit)
+    rows, record = open_index(destination) if (destination / INDEX_NAME).is_file() else ([], None)
+    check_settings(destination, settings, record)
+    known = {row["key"]: row for row in rows}
+    tasks = [Task(clip, source, destination, size, rate, _reusable(known.get(clip.key))) for clip in clips]
+    _refuse_shrinking(tasks, known.keys() | kept_parts(destination), destination)
+    listing = _digest(tasks)
+    if record is not None and record["listing"] == listing and _is_complete(destination):
+        remove_leftovers(destination)
+        return _report(destination, None, rows, _lags(record))
+    try:
+        with workplace(destination, settings):
+            processed = _make_missing(tasks, workers, progress)
+            rows, lags = _write(tasks, {"settings": settings, "listing": listing})
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {destination}: {error.strerror or error}; what is made is kept"
+        ) from error
+    return _report(destination, processed, rows, lags)
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
+    return workers
+
+
+def _reusable(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """``row`` if what the index says of the clip may be kept when others join it."""
+    if row is None or row["rejected"].startswith((UNREADABLE, UNRELATED_LIPS)):
+        return None
+    return row
+
+
+def _refuse_shrinking(tasks: Sequence[Task], held: set[str], destination: Path) -> None:
+    gone = sorted(held - {task.clip.key for task in tasks})
+    if gone:
+        raise InputError(
+            f"{destination} holds {len(gone)} clips that are not among the {len(tasks)} to prepare, for example "
+            f"{gone[0]}; expected all of them and perhaps more, or another folder"
+        )
+
+
+def _digest(tasks: Sequence[Task]) -> str:
+    """Of everything that is stated about the clips: equal where there is nothing new to prepare."""
+    stated = [(stated_row(task), task.clip.sound.inside(task.source), task.clip.audio_lag_s) for task in tasks]
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()
+
+
+def _is_complete(destination: Path) -> bool:
+    return not kept_parts(destination) and (destination / CARD_NAME).is_file()
+
+
+def _make_missing(tasks: Sequence[Task], workers: int, progress: Progress | None) -> int:
+    missing = [task for task in tasks if not is_made(task)]
+    before = len(tasks) - len(missing)
+    for number, _ in enumerate(make_parts(missing, workers), start=1):
+        if progress is not None:
+            progress(before + number, len(tasks))
+    return sum(task.known is None for task in missing)
+
+
+def _write(tasks: Sequence[Task], record: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, CorpusLag]]:
+    """Everything that is made of all parts together; the index comes last but for the card."""
+    destination = tasks[0].destination
+    heads = [read_part(task.part, row_only=True) for task in tasks]
+    lags = _corpus_lags(tasks, heads)
+    judged = [(task, _judged(task, head, lags)) for task, head in zip(tasks, heads, strict=True)]
+    usable = [(task, row) for task, row in judged if not row["rejected"]]
+    (destination / INDEX_NAME).unlink(missing_ok=True)
+    located = write_shards(destination, _members(sorted(usable, key=lambda pair: (pair[1]["split"], pair[1]["key"]))))
+    rows = sorted([*located, *(row for _, row in judged if row["rejected"])], key=lambda row: row["key"])
+    kept = {corpus: dataclasses.asdict(lag) for corpus, lag in lags.items()}
+    write_index(destination, rows, record | {"lags": kept})
+    settings = record["settings"]
+    card = data_card(settings["kind"], settings["size"], settings["fps"], rows, lags)
+    write_atomically(destination / CARD_NAME, card.encode())
+    return rows, lags
+
+
+def _lags(record: dict[str, Any]) -> dict[str, CorpusLag]:
+    return {
+        corpus: CorpusLag(lag["stated_s"], lag["estimate"] and LagEstimate(**lag["estimate"]))
+        for corpus, lag in record["lags"].items()
+    }
+
+
+def _corpus_lags(tasks: Sequence[Task], heads: Sequence[Part]) -> dict[str, CorpusLag]:
+    lags = {}
+    for corpus in sorted({task.clip.corpus for task in tasks}):
+        members = [(task, head) for task, head in zip(tasks, heads, strict=True) if task.clip.corpus == corpus]
+        stated = [task.clip.audio_lag_s for task, _ in members if task.clip.audio_lag_s is not None]
+        traces = [head.trace for _, head in members if head.trace is not None]
+        lags[corpus] = CorpusLag(
+            float(np.median(stated)) if stated else None, estimate_lag(traces) if traces else None
+        )
+    return lags
+
+
+def _judged(task: Task, head: Part, lags: dict[str, CorpusLag]) -> dict[str, Any]:
+    """The clip's row but for its place in the shards: its lag, and whether its lips go with its sound."""
+    row = stated_row(task) | {name: head.row[name] for name in ("rejected", "frames", "duration_s")}
+    if head.trace is None:
+        return row
+    stated_s = task.clip.audio_lag_s
+    lag_s = lags[task.clip.corpus].inferred_s if stated_s is None else stated_s
+    row |= {"audio_lag_s": lag_s}
+    if not LAGS[0] <= lag_s <= LAGS[-1]:
+        return row
+    row |= {"sync_r": round(sync_correlation(head.trace, lag_s), 4)}
+    if lips_unrelated(head.trace, lag_s):
+        row |= {"rejected": f"{UNRELATED_LIPS}: r = {row['sync_r']:.2f}"}
+    return row
+
+
+def _members(clips: Sequence[tuple[Task, dict[str, Any]]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    for task, row in clips:
+        part = read_part(task.part)
+        sound = _aligned(part.sound, row["audio_lag_s"], round(row["frames"] * SAMPLE_RATE / task.fps))
+        yield (
+            row,
+            {
+                "landmarks": encode_landmarks(part.landmarks),
+                "sound": encode_sound(as_waveform(sound)),
+                "video": part.video,
+            },
+        )
+
+
+def _aligned(sound: np.ndarray, lag_s: float, samples: int) -> np.ndarray:
+    """(n,) → (samples,): ``lag_s`` seconds are dropped from the start, or put before it as silence."""
+    shift = round(lag_s * SAMPLE_RATE)
+    whole = np.zeros(samples, sound.dtype)
+    piece = sound[max(0, shift) :][: max(0, samples - max(0, -shift))]
+    whole[max(0, -shift) :][: len(piece)] = piece
+    return whole
+
+
+def _report(
+    folder: Path, processed: int | None, rows: Sequence[dict[str, Any]], lags: dict[str, CorpusLag]
+) -> PrepareReport:
+    usable = [row for row in rows if not row["rejected"]]
+    return PrepareReport(
+        folder=folder,
+        processed=processed,
+        clips=len(rows),
+        usable=len(usable),
+        rejected=rejection_counts(rows),
+        hours=hours(usable),
+        speakers=speakers(usable),
+        lags=lags,
+    )

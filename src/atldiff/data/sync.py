@@ -1,0 +1,230 @@
+"""By how much a clip's sound trails its picture, and whether the lips belong to the sound at all.
+
+The package's own landmark generator says from the sound how far the mouth opens at any instant. That series is
+set against the mouth opening of the tracked landmarks at every candidate lag. Of each clip only a few sums are
+kept (:class:`LagTrace`, 740 bytes); the lag of a recording set is where the correlation pooled over its clips peaks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+import atldiff
+from atldiff.errors import InputError
+from atldiff.face.topology import interocular_distance, mouth_opening
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.serialization import load_config, load_weights
+from atldiff.speech.waveform import SAMPLE_RATE
+from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
+from atldiff.speech.windows import SpeechWindow, speech_windows
+
+LAGS = np.arange(-30, 31) / 100
+"""Candidate lags in seconds; positive: the sound trails the picture."""
+
+SYSTEMATIC_S = 0.01
+"""Lags found for whole corpora may be wrong by this much, however many clips there are."""
+
+UNRELATED = 0.45
+"""A clip of three seconds or more whose :func:`sync_correlation` is less has lips unrelated to its sound."""
+
+_UNRELATED_PER_SECOND = 0.16
+_LEAST_SECONDS = 1.0
+_LEAST_MOTION = 0.015
+_LAG_SPREAD_S = 0.05
+_GRID_RATE = 100
+_LEAST_OVERLAP = 0.5
+_LEAST_CLIPS = 5
+_RESAMPLES = 500
+_LEAST_VARIATION = 1e-4
+
+
+@dataclass(frozen=True)
+class LagTrace:
+    """What the lag is found from: sums over one clip's frames, for every lag of :data:`LAGS`.
+
+    Attributes:
+        sums: (3, len(LAGS)) float32: the products of the expected and the tracked mouth opening, the squares of
+            the expected, the squares of the tracked, all about their means; 0 where the sound covers less than half
+            of the frames.
+        motion: standard deviation of the tracked mouth opening, in inter-ocular distances.
+        duration_s: seconds of picture.
+    """
+
+    sums: np.ndarray
+    motion: float
+    duration_s: float
+
+    def to_array(self) -> np.ndarray:
+        """(3 · len(LAGS) + 2,) float32."""
+        return np.append(self.sums.ravel(), [self.motion, self.duration_s]).astype(np.float32)
+
+    @classmethod
+    def from_array(cls, array: np.ndarray) -> Self:
+        """What :meth:`to_array` made.
+
+        Raises:
+            InputError: it has another length.
+        """
+        if array.shape != (3 * len(LAGS) + 2,):
+            raise InputError(f"a lag trace has shape {array.shape}; expected {(3 * len(LAGS) + 2,)}")
+        return cls(array[:-2].reshape(3, len(LAGS)).astype(np.float32), float(array[-2]), float(array[-1]))
+
+
+@dataclass(frozen=True)
+class LagEstimate:
+    """The lag of a recording set.
+
+    Attributes:
+        lag_s: the sound trails the picture by this many seconds.
+        r: pooled correlation of the expected and the tracked mouth opening at that lag.
+        low_s, high_s: 95 % interval: bootstrap over clips, :data:`SYSTEMATIC_S` wider to either side; the whole
+            range of :data:`LAGS` for fewer than five clips.
+    """
+
+    lag_s: float
+    r: float
+    low_s: float
+    high_s: float
+
+
+class SyncMeter:
+    """Sets the mouth that the sound lets expect against the tracked one.
+
+    Args:
+        encoder, generator: on the same device.
+    """
+
+    def __init__(self, encoder: WhisperEncoder, generator: LandmarkGenerator) -> None:
+        self._encoder = encoder
+        self._generator = generator.eval()
+
+    @classmethod
+    def from_package(cls) -> Self:
+        """With the weights that come with the package, on the CPU."""
+        folder = Path(atldiff.__file__).parent / "weights" / "compact" / "landmark_generator"
+        generator = LandmarkGenerator(load_config(folder, LandmarkGeneratorConfig))
+        load_weights(folder, generator)
+        return cls(WhisperEncoder.from_package(), generator)
+
+    def trace(self, landmarks: np.ndarray, waveform: np.ndarray, fps: float) -> LagTrace:
+        """The trace of one clip.
+
+        Args:
+            landmarks: (F, 68, 2) in any unit, without gaps.
+            waveform: (samples,) 16 kHz mono; sample 0 goes with frame 0 but for the lag.
+            fps: frames per second.
+
+        Raises:
+            InputError: a landmark is not finite, there is no frame, or no sound.
+        """
+        if not len(landmarks) or not len(waveform) or not np.isfinite(landmarks).all():
+            raise InputError(
+                f"expected finite landmarks and sound to find the lag; got landmarks of shape {landmarks.shape} "
+                f"({np.isnan(landmarks).sum()} NaN) and {len(waveform)} samples"
+            )
+        tracked = mouth_opening(landmarks).astype(np.float64)
+        expected = self._expected_opening(np.mean(landmarks, axis=0), waveform)
+        sums = _centred_sums(expected, tracked, fps)
+        return LagTrace(sums, float(np.float32(tracked.std())), float(np.float32(len(tracked) / fps)))
+
+    def _expected_opening(self, identity: np.ndarray, waveform: np.ndarray) -> np.ndarray:
+        """Mouth opening every 10 ms as long as there is sound."""
+        times = np.arange(len(waveform) * _GRID_RATE // SAMPLE_RATE + 1) / _GRID_RATE
+        return np.concatenate(
+            [
+                self._window_opening(identity, window, times[(times >= window.begin) & (times < window.end)])
+                for window in speech_windows([waveform.astype(np.float32)])
+            ]
+        )
+
+    @torch.no_grad()
+    def _window_opening(self, identity: np.ndarray, window: SpeechWindow, times: np.ndarray) -> np.ndarray:
+        features = self._encoder(torch.from_numpy(window.samples)[None])
+        positions = torch.from_numpy((times - window.start / SAMPLE_RATE) * FEATURE_RATE)[None]
+        moved = self._generator(features, positions, torch.from_numpy(identity).float()[None])[0].numpy()
+        return mouth_opening(identity + moved * interocular_distance(identity))
+
+
+def _centred_sums(expected: np.ndarray, tracked: np.ndarray, fps: float) -> np.ndarray:
+    """:attr:`LagTrace.sums` of (n,) openings at 100 Hz and (F,) openings at ``fps``."""
+    places = (np.arange(len(tracked)) / fps + LAGS[:, None]) * _GRID_RATE
+    heard = (places >= 0) & (places <= len(expected) - 1)
+    at_frames = np.interp(places, np.arange(len(expected)), expected)
+    counts = heard.sum(axis=1, keepdims=True)
+
+    def about_mean(values: np.ndarray) -> np.ndarray:
+        return (values - (values * heard).sum(axis=1, keepdims=True) / np.maximum(counts, 1)) * heard
+
+    made, true = about_mean(at_frames), about_mean(np.broadcast_to(tracked, heard.shape))
+    sums = np.stack([(made * true).sum(axis=1), (made**2).sum(axis=1), (true**2).sum(axis=1)])
+    return np.where(counts[:, 0] >= _LEAST_OVERLAP * len(tracked), sums, 0).astype(np.float32)
+
+
+def estimate_lag(traces: Sequence[LagTrace]) -> LagEstimate:
+    """The lag that the clips of one recording set share; where the mouth moves more and longer counts more.
+
+    Raises:
+        InputError: there is no trace.
+    """
+    if not traces:
+        raise InputError("expected at least one clip to find the lag of, got none")
+    sums = np.stack([trace.sums for trace in traces]).astype(np.float64)
+    lag, r = _peak(sums.sum(axis=0))
+    if len(traces) < _LEAST_CLIPS:
+        return LagEstimate(lag, r, float(LAGS[0]), float(LAGS[-1]))
+    counts = np.random.default_rng(0).multinomial(len(traces), np.full(len(traces), 1 / len(traces)), size=_RESAMPLES)
+    lags = [_peak(resampled)[0] for resampled in np.tensordot(counts, sums, axes=1)]
+    low, high = np.percentile(lags, [2.5, 97.5])
+    return LagEstimate(lag, r, float(low) - SYSTEMATIC_S, float(high) + SYSTEMATIC_S)
+
+
+def sync_correlation(trace: LagTrace, lag_s: float) -> float:
+    """How well one clip's lips follow its sound: the greatest correlation within 50 ms of ``lag_s``.
+
+    Returns:
+        -1 to 1; 0 where the mouth or the sound does not vary, or the sound is too short.
+
+    Raises:
+        InputError: ``lag_s`` is not in the range of :data:`LAGS`.
+    """
+    if not LAGS[0] <= lag_s <= LAGS[-1]:
+        raise InputError(f"lag_s is {lag_s}; expected {LAGS[0]} to {LAGS[-1]} seconds")
+    near = np.abs(LAGS - lag_s) <= _LAG_SPREAD_S + 1e-9
+    return float(_correlations(trace.sums.astype(np.float64))[near].max())
+
+
+def lips_unrelated(trace: LagTrace, lag_s: float) -> bool:
+    """Whether the lips do not follow the sound at ``lag_s``.
+
+    Never so for less than a second of picture, for a mouth that hardly moves, or where the sound covers less than
+    half of the frames. Short clips correlate less surely, so below three seconds the threshold is lower than
+    :data:`UNRELATED`, in proportion to the length.
+    """
+    covered = trace.sums[2].any()
+    if not covered or trace.duration_s < _LEAST_SECONDS or trace.motion < _LEAST_MOTION:
+        return False
+    return sync_correlation(trace, lag_s) < min(UNRELATED, _UNRELATED_PER_SECOND * trace.duration_s)
+
+
+def _correlations(sums: np.ndarray) -> np.ndarray:
+    """(3, len(LAGS)) → (len(LAGS),); 0 where one of the two does not vary."""
+    products, made, true = sums
+    varies = (made > _LEAST_VARIATION) & (true > _LEAST_VARIATION)
+    return np.where(varies, products / np.sqrt(np.where(varies, made * true, 1)), 0.0)
+
+
+def _peak(sums: np.ndarray) -> tuple[float, float]:
+    """Lag and correlation at the peak, by the parabola through the best candidate and its neighbours."""
+    r = _correlations(sums)
+    best = int(r.argmax())
+    step = LAGS[1] - LAGS[0]
+    offset = 0.0
+    if 0 < best < len(r) - 1:
+        before, here, after = r[best - 1 : best + 2]
+        bend = before - 2 * here + after
+        offset = 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return float(LAGS[best] + offset * step), float(r[best])

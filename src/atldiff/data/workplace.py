@@ -1,0 +1,86 @@
+"""The folder that is being prepared: what it was begun with, who works in it, what was left lying about."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from atldiff.data.parts import PARTS_NAME
+from atldiff.data.prepared import INDEX_NAME, SHARDS_NAME
+from atldiff.errors import InputError
+from atldiff.serialization import write_json
+
+CARD_NAME = "README.md"
+
+_SETTINGS_NAME = "settings.json"
+_LOCK_NAME = ".lock"
+_OLD_PARTS_NAME = f"{PARTS_NAME}-done"
+
+
+def check_settings(folder: Path, settings: dict[str, Any], record: dict[str, Any] | None) -> None:
+    """Refuse a folder that holds something else or was begun with other settings.
+
+    Args:
+        record: of the index, where there is one; it holds the settings of the run that wrote it.
+
+    Raises:
+        InputError: it does.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder to prepare clips in")
+    parts = folder / PARTS_NAME
+    if record is None and not parts.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds other files; expected an empty folder, a new one, or one of prepared clips")
+    begun = [] if record is None else [record["settings"]]
+    if (parts / _SETTINGS_NAME).is_file():
+        begun.append(json.loads((parts / _SETTINGS_NAME).read_text()))
+    for before in begun:
+        changed = [
+            f"{name} {before.get(name)}, now {value}" for name, value in settings.items() if before.get(name) != value
+        ]
+        if changed:
+            raise InputError(f"{folder} was begun with {'; '.join(changed)}; expected the same, or another folder")
+
+
+@contextlib.contextmanager
+def workplace(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Make ``folder`` ready to be worked in, keep others out of it, and when the block is through remove the parts.
+
+    Raises:
+        InputError: another process works in it.
+    """
+    parts = folder / PARTS_NAME
+    parts.mkdir(parents=True, exist_ok=True)
+    with _lock(parts / _LOCK_NAME, folder):
+        remove_leftovers(folder)
+        write_json(parts / _SETTINGS_NAME, settings)
+        yield
+    parts.replace(folder / _OLD_PARTS_NAME)
+    shutil.rmtree(folder / _OLD_PARTS_NAME)
+
+
+@contextlib.contextmanager
+def _lock(path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends; systems without such locks go without."""
+    with path.open("w") as stream:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another process is preparing {folder}; expected it to end first") from error
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left: half-written files, which have hidden names, and parts that were done with."""
+    shutil.rmtree(folder / _OLD_PARTS_NAME, ignore_errors=True)
+    names = (f".{INDEX_NAME}.*", f".{CARD_NAME}.*", f"{SHARDS_NAME}/.*", f"{PARTS_NAME}/**/.*")
+    for path in [path for name in names for path in folder.glob(name)]:
+        if path.name != _LOCK_NAME:
+            path.unlink()
