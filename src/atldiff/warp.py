@@ -45,7 +45,10 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
 
 
 def warp(
-    image_CHW: torch.Tensor, flow_F2GG: torch.Tensor, size: int, window: tuple[int, int, int, int] | None = None
+    image_CHW: torch.Tensor,
+    flow_F2GG: torch.Tensor,
+    size: int,
+    window: tuple[int | torch.Tensor, int | torch.Tensor, int, int] | None = None,
 ) -> torch.Tensor:
     """Read a picture through a flow.
 
@@ -53,7 +56,8 @@ def warp(
         image_CHW: (C, H, W) or (F, C, H, W); any resolution, it covers the same square as the flow.
         flow_F2GG: (F, 2, G, G) in pixels of a crop of ``size``.
         size: side of the crop that the flow's pixels belong to.
-        window: (left, top, width, height) in pixels of the picture, to make only that part of the frames.
+        window: (left, top, width, height) in pixels of the picture, to make only that part of the frames; left and
+            top may be tensors (F,), one corner a frame.
 
     Returns:
         (F, C, height, width) frames, the whole picture without ``window``.
@@ -63,9 +67,11 @@ def warp(
     full_height, full_width = images.shape[-2:]
     left, top, width, height = window or (0, 0, full_width, full_height)
     device = flow_F2GG.device
-    x = (torch.arange(width, device=device) + left + 0.5) * (2.0 / full_width) - 1.0
-    y = (torch.arange(height, device=device) + top + 0.5) * (2.0 / full_height) - 1.0
-    base = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(frames, -1, -1, -1)
+    lefts, tops = (torch.as_tensor(corner, device=device).view(-1, 1) for corner in (left, top))
+    x = (torch.arange(width, device=device) + lefts + 0.5) * (2.0 / full_width) - 1.0
+    y = (torch.arange(height, device=device) + tops + 0.5) * (2.0 / full_height) - 1.0
+    grid = torch.broadcast_tensors(x[:, None, :], y[:, :, None])
+    base = torch.stack(grid, dim=-1).expand(frames, -1, -1, -1)
     flow = F.grid_sample(flow_F2GG, base, mode="bilinear", padding_mode="border", align_corners=False)
     places = base + flow.permute(0, 2, 3, 1) * (2.0 / size)
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)

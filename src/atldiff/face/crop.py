@@ -6,7 +6,6 @@ Coordinates are continuous everywhere: the first pixel spans 0 to 1, its centre 
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from atldiff.face.topology import CHIN, LEFT_EYE, RIGHT_EYE
 
@@ -95,6 +94,8 @@ def resample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         matrix: (2, 3); square coordinates (x, y, 1) → picture pixels.
         size: side of the square in pixels.
     """
+    from PIL import Image
+
     left, top, right, bottom = _bounding_box(matrix, size)
     height, width = image.shape[:2]
     columns = np.clip(np.arange(left, right), 0, width - 1)

@@ -4,20 +4,20 @@ import copy
 import dataclasses
 import io
 import math
+import pickle
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from atldiff.errors import InputError
+from atldiff.errors import InputError, OutputError
 from atldiff.serialization import write_atomically
 
-LAST_NAME = "last.pt"
+FOLDER_NAME = "checkpoints"
+BEST_NAME = "best.pt"
 
-_MAY_DIFFER = ("steps", "max_minutes", "report_every")
-
+_MAY_DIFFER = ("steps", "accumulate", "report_every", "keep")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -37,84 +37,85 @@ class ExponentialAverage(Generic[Module]):
             averaged.lerp_(current, 1 - decay)
 
 
-class TrainingState(Generic[Module]):
-    """What one optimiser step changes, and the file that keeps it: model, its average, optimiser, counters.
+class Checkpoints:
+    """The last few states of a run, ``checkpoints/step-000500.pt``, and its best weights, ``best.pt``."""
 
-    Args:
-        run: folder of the run; a checkpoint in it is taken up.
-        settings: the run's settings, a dataclass; see :func:`check_same_settings`.
-        optimiser: of the parameters of ``model``.
+    def __init__(self, run: Path, keep: int) -> None:
+        self._run, self._keep = run, keep
 
-    Attributes:
-        step: optimiser steps done.
-        best: best validation score so far.
-        kept: the checkpoint that was taken up; empty in a new run.
-    """
+    def paths(self) -> list[Path]:
+        """The files of the states, oldest first."""
+        return sorted((self._run / FOLDER_NAME).glob("step-*.pt"))
 
-    def __init__(
-        self, run: Path, settings: Any, model: Module, average: ExponentialAverage[Module], optimiser: Optimizer
-    ) -> None:
-        self._run, self._settings, self._model, self._optimiser = run, settings, model, optimiser
-        self.average = average
-        self.step, self.best = 0, -math.inf
-        self.kept: dict[str, Any] = load_checkpoint(run) or {}
-        if self.kept:
-            check_same_settings(self.kept["training"], settings, run)
-            model.load_state_dict(self.kept["model"])
-            average.module.load_state_dict(self.kept["average"])
-            optimiser.load_state_dict(self.kept["optimiser"])
-            self.step, self.best = self.kept["step"], self.kept["best"]
+    def latest(self) -> dict[str, Any] | None:
+        """The newest state, on the CPU; None in a new run."""
+        paths = self.paths()
+        return _load(paths[-1]) if paths else None
 
-    def learn(self, loss: torch.Tensor, learning_rate: float) -> float:
-        """One optimiser step down the gradient of ``loss``, clipped to norm 1; returns the loss.
+    @property
+    def best_path(self) -> Path:
+        return self._run / BEST_NAME
+
+    def best(self) -> dict[str, Any]:
+        """What :meth:`save_best` wrote."""
+        return _load(self.best_path)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state, which has its ``step``, and remove those that are not kept.
 
         Raises:
-            FloatingPointError: the loss is not finite; the parameters are left as they were.
+            OutputError: it cannot be written; the older ones are left as they are.
         """
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value} at step {self.step}; {self._run} keeps the last good checkpoint"
-            )
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        self._optimiser.step()
-        self.average.update(self._model, self.step)
-        self.step += 1
-        return value
+        self._write(self._run / FOLDER_NAME / f"step-{state['step']:06d}.pt", state)
+        for path in self.paths()[: -self._keep]:
+            path.unlink()
 
-    def save(self, **more: Any) -> None:
-        """Write everything, and ``more``, to ``run/last.pt``."""
-        state = {
-            "model": self._model.state_dict(),
-            "average": self.average.module.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "training": dataclasses.asdict(self._settings),
-        }
+    def save_best(self, content: dict[str, Any]) -> None:
+        """Write the best weights in the place of older ones; fails as :meth:`save` does."""
+        self._write(self.best_path, content)
+
+    def describe_last(self) -> str:
+        """What is there to go on from, for messages."""
+        paths = self.paths()
+        return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
         buffer = io.BytesIO()
-        torch.save(state | more, buffer)
-        write_atomically(self._run / LAST_NAME, buffer.getvalue())
+        torch.save(content, buffer)
+        try:
+            write_atomically(path, buffer.getvalue())
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}; {self.describe_last()}") from error
 
 
-def check_same_settings(stored: dict[str, Any], training: Any, run: Path) -> None:
-    """Refuse to go on with settings that make other batches than those the run was begun with.
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it to go on without it") from error
+
+
+def check_same_settings(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
+    """Refuse to go on with settings that make other steps than those the run was begun with.
+
+    Args:
+        stored, wanted: settings by name; ``steps``, ``accumulate``, ``report_every`` and ``keep`` may differ.
 
     Raises:
-        InputError: names the settings that differ; ``steps``, ``max_minutes`` and ``report_every`` may.
+        InputError: names the settings that differ.
     """
-    wanted = {name: value for name, value in dataclasses.asdict(training).items() if name not in _MAY_DIFFER}
-    other = {name: stored[name] for name, value in wanted.items() if name in stored and stored[name] != value}
-    if other:
-        given = {name: wanted[name] for name in other}
-        raise InputError(f"{run} was begun with {other}, not {given}; use those settings or another folder")
+    differing = [name for name in wanted if name not in _MAY_DIFFER and stored.get(name) != wanted[name]]
+    if differing:
+        begun, given = ({name: values.get(name) for name in differing} for values in (stored, wanted))
+        raise InputError(f"{run} was begun with {begun}, not {given}; use those settings or another folder")
 
 
-def load_checkpoint(run: Path) -> dict[str, Any] | None:
-    """The state that :class:`TrainingState` wrote, or None in a new run."""
-    path = run / LAST_NAME
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+def all_settings(settings: Any, config: Any) -> dict[str, Any]:
+    """Training settings and model configuration (dataclasses) by name, the model's as ``model.name``."""
+    model = {f"model.{name}": value for name, value in dataclasses.asdict(config).items()}
+    return dataclasses.asdict(settings) | model
+
+
+def comparable(score: float) -> float:
+    """A validation score that can be compared: what is not a number is worse than any other."""
+    return -math.inf if math.isnan(score) else score

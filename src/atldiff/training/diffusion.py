@@ -1,145 +1,65 @@
 """Train the image network on true landmarks: crops of mouth, eyes and face, short runs of frames."""
 
 import dataclasses
+import functools
 import math
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+import torch.nn.functional as F
+from torch.utils.data import Dataset
 
-from atldiff.data.prepared import PreparedClip, SpeakerSampler, load_clips
+from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.diffusion.sampler import bridge_state
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
-from atldiff.face.crop import CROP_SIZE
-from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, RIGHT_EYE
-from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
-from atldiff.serialization import save_part
-from atldiff.training.checkpoint import ExponentialAverage, TrainingState
-from atldiff.warp import thin_plate_flow, warp
+from atldiff.guidance import guide_noise
+from atldiff.training.face_batches import Batch, Draw, FaceDraws, assemble
+from atldiff.training.launch import Launch
+from atldiff.training.loop import Task, fit
+from atldiff.training.report import Validation
+from atldiff.training.settings import Preset, TrainingSettings
 
-Batch = dict[str, torch.Tensor]
+_VALIDATION_BATCHES = 8
+_VALIDATION_CLIPS_PER_SPEAKER = 4
+_ROWS_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
-class DiffusionTraining:
+class DiffusionTraining(TrainingSettings):
     """Settings of a run.
 
     Attributes:
-        steps: optimiser steps of the whole run; the learning rate follows a cosine over them.
-        clips, frames, crop: a batch is ``clips`` runs of ``frames`` frames, cut to ``crop`` pixels a side.
+        frames, crop: a batch is ``clips`` runs of ``frames`` frames, cut to ``crop`` pixels a side.
         first_step_share: share of clips trained at t = 1, where sampling starts.
         true_state_every: every so many steps, states with t < 1 are made from the true frames; otherwise from the
             network's own first step, as in sampling.
-        max_minutes: stop (and leave a checkpoint to go on from) after so many minutes of this call.
+        most_per_speaker: clips of a speaker that are used at most.
     """
 
     steps: int = 6000
     clips: int = 6
-    frames: int = 5
-    crop: int = 64
     learning_rate: float = 5e-4
     warmup: int = 200
-    ema_decay: float = 0.998
+    weight_decay: float = 1e-3
+    precision: str = "bf16-mixed"
+    report_every: int = 500
+    frames: int = 5
+    crop: int = 64
     first_step_share: float = 0.6
     true_state_every: int = 4
-    seed: int = 0
-    max_minutes: float = math.inf
-    report_every: int = 500
     most_per_speaker: int = 160
 
 
-class FaceCropBatches(Dataset[Batch]):
-    """Batch number ``step`` of a run, a function of the seed and the step alone."""
-
-    def __init__(self, clips: list[PreparedClip], training: DiffusionTraining, augment: bool = True) -> None:
-        self.training = training
-        self.augment = augment
-        self.sampler = SpeakerSampler(clips, training.frames)
-
-    def __len__(self) -> int:
-        return self.training.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        random = np.random.default_rng((self.training.seed, step))
-        parts = [self._run_of_frames(self.sampler.draw(random), random) for _ in range(self.training.clips)]
-        batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        noise = torch.Generator().manual_seed(int(random.integers(2**62)))
-        per_clip = torch.randn(self.training.clips, *batch["clean"].shape[1:], generator=noise)
-        batch["noise"] = per_clip.repeat_interleave(self.training.frames, dim=0)
-        clip_times = [self._time(random) for _ in range(self.training.clips)]
-        batch["time"] = torch.tensor(clip_times).repeat_interleave(self.training.frames)
-        return batch
-
-    def _time(self, random: np.random.Generator) -> float:
-        if not self.augment or random.random() < self.training.first_step_share:
-            return 1.0
-        return float(random.choice([0.25, 0.5, 0.75, 0.125 + 0.875 * random.random()]))
-
-    def _run_of_frames(self, clip: PreparedClip, random: np.random.Generator) -> Batch:
-        assert clip.frames is not None
-        count = self.training.frames
-        first = int(random.integers(len(clip.frames) - count + 1))
-        identity_index = int(random.integers(len(clip.frames)))
-        frames = np.concatenate(
-            [clip.frames[first : first + count], clip.frames[identity_index : identity_index + 1]]
-        )
-        landmarks = np.concatenate(
-            [clip.landmarks[first : first + count], clip.landmarks[identity_index : identity_index + 1]]
-        )
-        pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-        points = torch.from_numpy(landmarks)
-        if self.augment:
-            pictures, points = _flip_and_tint(pictures, points, random)
-        left, top = self._corner(points, random)
-        return _cut(pictures, points, left, top, self.training.crop)
-
-    def _corner(self, points: torch.Tensor, random: np.random.Generator) -> tuple[int, int]:
-        kind = random.choice(3, p=[0.65, 0.15, 0.2]) if self.augment else 0
-        if kind == 0:
-            centre = points[:-1, MOUTH].mean(dim=(0, 1)).numpy()
-        elif kind == 1:
-            eye = RIGHT_EYE if random.random() < 0.5 else LEFT_EYE
-            centre = points[:-1, eye].mean(dim=(0, 1)).numpy()
-        else:
-            centre = points[0, random.integers(68)].numpy()
-        shift = random.uniform(-10, 10, size=2) if self.augment else np.zeros(2)
-        corner = np.clip(centre + shift - self.training.crop / 2, 0, CROP_SIZE - self.training.crop)
-        even = (corner // 2 * 2).astype(int)
-        return int(even[0]), int(even[1])
+def compact_preset() -> tuple[DiffusionTraining, UNetConfig]:
+    """The network that the package carries."""
+    return DiffusionTraining(), UNetConfig()
 
 
-def _flip_and_tint(
-    pictures: torch.Tensor, points: torch.Tensor, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if random.random() < 0.5:
-        pictures = pictures.flip(-1)
-        points = points[:, MIRROR_68] * torch.tensor([-1.0, 1.0]) + torch.tensor([float(CROP_SIZE), 0.0])
-    gamma, gain = np.exp(random.normal(0, 0.2)), np.exp(random.normal(0, 0.1, size=(3, 1, 1)))
-    tinted = pictures.clamp_min(1e-3) ** float(gamma) * torch.from_numpy(gain).float()
-    return tinted.clamp(0, 1), points
-
-
-def _cut(pictures: torch.Tensor, points: torch.Tensor, left: int, top: int, crop: int) -> Batch:
-    """Everything the network needs for one run of frames; the last picture is the identity."""
-    identity, identity_points = pictures[-1], points[-1:]
-    target_points = points[:-1]
-    flow = thin_plate_flow(identity_points, target_points, CROP_SIZE)
-    maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
-    maps = torch.cat([maps[:-1], maps[-1:].expand(len(target_points), -1, -1, -1)], dim=1)
-    box = (..., slice(top, top + crop), slice(left, left + crop))
-    half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))
-    return {
-        "clean": pictures[:-1][box],
-        "warped": warp(identity, flow, CROP_SIZE, (left, top, crop, crop)),
-        "maps": maps[half_box],
-        "mask": noise_mask(target_points, CROP_SIZE)[box],
-        "region": residual_region(target_points, CROP_SIZE)[box],
-        "identity": identity[None],
-    }
+PRESETS: dict[str, Preset[DiffusionTraining, UNetConfig]] = {"compact": compact_preset}
 
 
 def reconstruction_loss(predicted: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -153,9 +73,8 @@ def reconstruction_loss(predicted: torch.Tensor, clean: torch.Tensor, mask: torc
 
 
 def _predict(model: IdentityDiffusionUNet, batch: Batch, state: torch.Tensor, time_N: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(state.device.type, dtype=torch.bfloat16):
-        tokens = model.encode_identity(batch["identity"])
-        return model(state, time_N, batch["warped"], batch["maps"], tokens, batch["region"])
+    tokens = model.encode_identity(batch["identity"])
+    return model(state, time_N, batch["warped"], batch["maps"], tokens, batch["region"])
 
 
 def _start(model: IdentityDiffusionUNet, batch: Batch) -> torch.Tensor:
@@ -170,7 +89,11 @@ def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor)
     if late.any():
         clips = late.view(len(batch["identity"]), -1)[:, 0]
         part = {name: value[clips if name == "identity" else late] for name, value in batch.items()}
-        known[late] = _predict(model, part, start[late], torch.ones_like(part["time"]))
+        device = start.device.type
+        dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        # Weights that are cast here have no gradient and must not be found again by the pass that learns.
+        with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False):
+            known[late] = _predict(model, part, start[late], torch.ones_like(part["time"]))
     return known
 
 
@@ -183,95 +106,90 @@ def training_loss(model: IdentityDiffusionUNet, batch: Batch, own_state: bool) -
 
 
 @torch.no_grad()
-def validate(model: IdentityDiffusionUNet, batches: list[Batch]) -> tuple[float, float, np.ndarray]:
+def validate(model: IdentityDiffusionUNet, batches: Sequence[Batch]) -> Validation:
     """PSNR in dB, of the error pooled over all mouth crops, of one step and of the warp alone; a picture of them.
 
     The error is pooled because a mean of PSNRs is decided by the frames where the warp is already perfect.
     """
-    generated_errors, warped_errors, rows = [], [], []
+    errors: dict[str, list[float]] = {"val_psnr": [], "val_psnr_warp": []}
+    rows = []
     for batch in batches:
         predicted = _predict(model, batch, _start(model, batch), torch.ones_like(batch["time"])).clamp(0, 1)
-        for errors, pictures in ((generated_errors, predicted), (warped_errors, batch["warped"])):
-            errors.append(float((pictures - batch["clean"]).square().mean()))
-        stacked = torch.stack([batch["warped"], predicted, batch["clean"]], dim=1)[
-            :: max(1, batch["time"].numel() // 8)
-        ][:8]
-        rows.append(stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1))
-    sheet = (torch.cat(rows, dim=1) * 255).round().to(torch.uint8).numpy()
-    generated, warped = (-10 * math.log10(np.mean(errors)) for errors in (generated_errors, warped_errors))
-    return generated, warped, sheet
+        for name, pictures in (("val_psnr", predicted), ("val_psnr_warp", batch["warped"])):
+            errors[name].append(float((pictures - batch["clean"]).square().mean()))
+        rows.append(_comparison(batch, predicted))
+    figures = {name: -10 * math.log10(np.mean(values)) for name, values in errors.items()}
+    sheet = (torch.cat(rows, dim=1) * 255).round().to(torch.uint8).cpu().numpy()
+    return Validation(figures["val_psnr"], figures, sheet)
 
 
-def _learning_rate(training: DiffusionTraining, step: int) -> float:
-    ramp = min(1.0, (step + 1) / training.warmup)
-    return training.learning_rate * ramp * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps)))
+def _comparison(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+    """(rows · crop, 4 · crop, 3): identity (whole, made small), warp, generated, true for some frames of a batch."""
+    frames = len(predicted) // len(batch["identity"])
+    identity = F.interpolate(batch["identity"], size=predicted.shape[-2:], mode="area")
+    columns = [identity.repeat_interleave(frames, dim=0), batch["warped"], predicted, batch["clean"]]
+    stacked = torch.stack(columns, dim=1)[:: max(1, len(predicted) // _ROWS_PER_BATCH)][:_ROWS_PER_BATCH]
+    return stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+
+
+class DiffusionTask(Task[IdentityDiffusionUNet]):
+    """The image network, learned from prepared clips with splits ``train`` and ``val``.
+
+    Raises:
+        InputError: when opened: the folder is not one of prepared clips, or lacks a split.
+    """
+
+    part: ClassVar[str] = "unet"
+
+    def __init__(self, prepared: Path, training: DiffusionTraining, config: UNetConfig) -> None:
+        torch.manual_seed(training.seed)
+        model = IdentityDiffusionUNet(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
+        )
+        super().__init__(training, config, model, optimiser)
+        self._prepared, self._training = prepared, training
+        self._clips: list[PreparedClip] = []
+        self._validation: list[Batch] = []
+
+    def open(self, device: torch.device) -> None:
+        prepared = PreparedClips.open(self._prepared)
+        self._clips = prepared.split("train", self._training.most_per_speaker)
+        clips = prepared.split("val", _VALIDATION_CLIPS_PER_SPEAKER)
+        settings = dataclasses.replace(self._training, seed=1)
+        draws = FaceDraws(clips, settings, augment=False)
+        self._validation = [
+            assemble({name: value.to(device) for name, value in draws[step].items()})
+            for step in range(_VALIDATION_BATCHES)
+        ]
+
+    def draws(self, share: int, shares: int) -> Dataset[Draw]:
+        return FaceDraws(self._clips, self._training, rank=share, world=shares)
+
+    def assemble(self, draw: Draw) -> Batch:
+        return assemble(draw)
+
+    def learning_rate(self, step: int) -> float:
+        return self._training.cosine_rate(step, floor=0.02)
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor:
+        return training_loss(self.model, batch, own_state=step % self._training.true_state_every > 0)
+
+    def validate(self, model: IdentityDiffusionUNet) -> Validation:
+        return validate(model, self._validation)
 
 
 def train_diffusion(
-    prepared: Path, run: Path, training: DiffusionTraining | None = None, config: UNetConfig | None = None
-) -> Path:
-    """Train (or go on training) the image network and return the folder of its best weights, ``run/unet``.
-
-    Args:
-        prepared: folder of prepared clips with splits ``train`` and ``val``.
-        run: folder of the run: ``last.pt``, ``log.csv``, ``samples/`` and the best weights by validation PSNR.
-    """
-    training, config = training or DiffusionTraining(), config or UNetConfig()
-    torch.manual_seed(training.seed)
-    model = IdentityDiffusionUNet(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    average = ExponentialAverage(model, training.ema_decay)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
-    state = TrainingState(run, training, model, average, optimiser)
-    spent = state.kept.get("seconds", 0.0)
-    batches = FaceCropBatches(load_clips(prepared, "train", most_per_speaker=training.most_per_speaker), training)
-    validation = _validation_batches(prepared, training)
-    loader = DataLoader(
-        batches, batch_size=None, sampler=range(state.step, training.steps), num_workers=1, prefetch_factor=4
-    )
-    began, losses = time.monotonic(), []
-    for batch in loader:
-        loss = training_loss(model, batch, own_state=state.step % training.true_state_every > 0)
-        losses.append(state.learn(loss, _learning_rate(training, state.step)))
-        elapsed = time.monotonic() - began
-        last = state.step == training.steps or elapsed > 60 * training.max_minutes
-        if state.step % training.report_every == 0 or last:
-            generated, warped, sheet = validate(average.module, validation)
-            if generated > state.best:
-                state.best = generated
-                save_part(run / "unet", average.module, config)
-            _report(run, state.step, training, float(np.mean(losses)), generated, warped, spent + elapsed, sheet)
-            losses.clear()
-            state.save(seconds=spent + elapsed)
-        if last:
-            break
-    return run / "unet"
-
-
-def _validation_batches(prepared: Path, training: DiffusionTraining) -> list[Batch]:
-    """The same windows for every run: few clips of each validation speaker, mouth crops, no augmentation."""
-    settings = dataclasses.replace(training, seed=1, steps=8)
-    clips = load_clips(prepared, "val", most_per_speaker=4)
-    return [FaceCropBatches(clips, settings, augment=False)[step] for step in range(settings.steps)]
-
-
-def _report(
+    prepared: Path,
     run: Path,
-    step: int,
-    training: DiffusionTraining,
-    loss: float,
-    generated: float,
-    warped: float,
-    seconds: float,
-    sheet: np.ndarray,
-) -> None:
-    log = run / "log.csv"
-    if not log.exists():
-        log.write_text("step,loss,val_psnr,val_psnr_warp,seconds\n")
-    with log.open("a") as stream:
-        stream.write(f"{step},{loss:.5f},{generated:.3f},{warped:.3f},{seconds:.0f}\n")
-    (run / "samples").mkdir(exist_ok=True)
-    Image.fromarray(sheet).save(run / "samples" / f"{step:06d}.png")
-    print(
-        f"step {step}/{training.steps}  loss {loss:.4f}  val {generated:.2f} dB (warp {warped:.2f})  {seconds:.0f} s",
-        flush=True,
-    )
+    training: DiffusionTraining | None = None,
+    config: UNetConfig | None = None,
+    launch: Launch | None = None,
+) -> Path:
+    """Train (or go on training) the image network and return the folder of its best weights by PSNR, ``run/unet``.
+
+    See :func:`atldiff.training.loop.fit` for the run's folder and the errors.
+    """
+    training = training or DiffusionTraining()
+    task = functools.partial(DiffusionTask, prepared, training, config or UNetConfig())
+    return fit(task, training, run, launch or Launch())

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atldiff.data.clips import MANIFEST_NAME
 from atldiff.errors import InputError
 from atldiff.options import EMOTIONS
 from atldiff.serialization import load_weights, save_part, write_json
@@ -17,13 +16,14 @@ from atldiff.speech.emotion import (
     NEUTRAL,
     EmotionClassifier,
     EmotionClassifierConfig,
-    first_layers,
     pool_features,
     voiced_sound,
 )
 from atldiff.speech.waveform import read_waveform
 from atldiff.speech.whisper import WhisperEncoder
+from atldiff.training.settings import Preset
 
+MANIFEST_NAME = "clips.csv"
 PART_NAME = "emotion_classifier"
 METRICS_NAME = "metrics.json"
 LABEL_ALIASES = {"calm": NEUTRAL, "boredom": NEUTRAL}
@@ -51,6 +51,21 @@ class EmotionTraining:
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected at least 0")
+
+
+def compact_preset() -> tuple[EmotionTraining, EmotionClassifierConfig]:
+    """The classifier that the package carries."""
+    return EmotionTraining(), EmotionClassifierConfig()
+
+
+PRESETS: dict[str, Preset[EmotionTraining, EmotionClassifierConfig]] = {"compact": compact_preset}
 
 
 @dataclass(frozen=True)
@@ -94,13 +109,13 @@ def pooled_features(data: Path, clips: list[EmotionClip], layer: int, cache: Pat
         with np.load(cache) as stored:
             if np.array_equal(stored["paths"], paths) and int(stored["layer"]) == layer:
                 return torch.from_numpy(stored["pooled"])
-    encoder = first_layers(WhisperEncoder.from_package(), layer)
+    encoder = WhisperEncoder.from_package()
     rows = []
     for clip in clips:
         sound = voiced_sound([read_waveform(data / clip.path)])
         if not len(sound):
             raise InputError(f"{data / clip.path} has no sound to learn from; expected at least 0.3 s of speech")
-        rows.append(pool_features(encoder(torch.from_numpy(sound)[None]))[0])
+        rows.append(pool_features(encoder.layer(torch.from_numpy(sound)[None], layer))[0])
         if len(rows) % 500 == 0:
             print(f"encoded {len(rows)} of {len(clips)} recordings", flush=True)
     pooled = torch.stack(rows)

@@ -1,14 +1,17 @@
 """Train the landmark generator on the landmarks that were detected in the clips, over frozen speech features."""
 
+import functools
 import math
-import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
-from atldiff.data.prepared import PreparedClip, SpeakerSampler, load_clips
+from atldiff.data.prepared import PreparedClips
 from atldiff.face.topology import (
     INNER_LIP_PAIRS,
     INNER_LIPS,
@@ -18,143 +21,84 @@ from atldiff.face.topology import (
     NUM_LANDMARKS,
     OUTER_EYE_CORNERS,
     interocular_distance,
-    mouth_opening,
 )
-from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig, feature_positions
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.landmarks.geometry import remove_head_motion
-from atldiff.serialization import save_part
-from atldiff.speech.waveform import SAMPLE_RATE
-from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEncoder
-from atldiff.training.checkpoint import ExponentialAverage, TrainingState
+from atldiff.landmarks.kfusion import KFusionConfig
+from atldiff.speech.whisper import FEATURE_RATE
+from atldiff.training.kfusion import KFusionTask, KFusionTraining, paper_preset
+from atldiff.training.launch import Launch
+from atldiff.training.loop import Batch, Task, fit
+from atldiff.training.report import Validation
+from atldiff.training.settings import Preset, TrainingSettings
+from atldiff.training.speech_features import SpokenClip, cache_features
+from atldiff.training.spoken_clips import SpokenDraws, judge_openings
 
-VARIANTS = 4
-"""Feature sequences kept of each clip: the clip alone as it is, then inside other speech, with noise and filters."""
+_FEATURES_SEED = 0
+"""Of the changed sounds: every run hears the same ones, so that they are encoded once."""
 
 
 @dataclass(frozen=True)
-class LandmarkTraining:
+class LandmarkTraining(TrainingSettings):
     """Settings of a run.
 
     Attributes:
-        steps: optimiser steps of the whole run; the learning rate follows a cosine over them.
-        clips, frames: a batch is ``clips`` runs of ``frames`` video frames.
+        frames: a batch is ``clips`` runs of ``frames`` video frames.
         correlation_weight: weight of 1 − r of the mouth opening over each run of frames.
         velocity_weight: weight of the error of the frame-to-frame difference.
-        max_minutes: stop (and leave a checkpoint to go on from) after so many minutes of this call.
     """
 
     steps: int = 4000
-    clips: int = 32
-    frames: int = 28
-    learning_rate: float = 1e-3
-    warmup: int = 100
     weight_decay: float = 0.02
-    ema_decay: float = 0.998
+    frames: int = 28
     correlation_weight: float = 0.1
     velocity_weight: float = 1.0
-    seed: int = 0
-    max_minutes: float = math.inf
-    report_every: int = 250
 
 
-@dataclass(frozen=True)
-class SpokenClip:
-    """A clip and its speech features: ``features`` (VARIANTS, T, C) float16."""
-
-    clip: PreparedClip
-    features: np.ndarray
+def compact_preset() -> tuple[LandmarkTraining, LandmarkGeneratorConfig]:
+    """The network that the package carries."""
+    return LandmarkTraining(), LandmarkGeneratorConfig()
 
 
-def cache_features(prepared: Path, clips: list[PreparedClip], seed: int = 0) -> list[SpokenClip]:
-    """The speech features of every clip, computed once and kept in ``prepared/features``."""
-    encoder = WhisperEncoder.from_package()
-    spoken = []
-    for number, clip in enumerate(clips):
-        path = prepared / "features" / Path(clip.path).with_suffix(".npy")
-        if not path.is_file():
-            random = np.random.default_rng((seed, number))
-            features = np.stack([_variant_features(encoder, clips, clip, v, random) for v in range(VARIANTS)])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            with temporary.open("wb") as stream:
-                np.save(stream, features.astype(np.float16))
-            temporary.replace(path)
-        spoken.append(SpokenClip(clip, np.load(path)))
-    return spoken
+PRESETS: dict[str, Preset[Any, Any]] = {"compact": compact_preset, "paper": paper_preset}
 
 
-@torch.no_grad()
-def _variant_features(
-    encoder: WhisperEncoder, clips: list[PreparedClip], clip: PreparedClip, variant: int, random: np.random.Generator
-) -> np.ndarray:
-    own = clip.waveform.astype(np.float32) / 32768
-    unit = SAMPLES_PER_FEATURE
-    count = -(-len(own) // unit)
-    if variant == 0:
-        return encoder(torch.from_numpy(own)[None])[0, :count].numpy()
-    before, after = (clips[random.integers(len(clips))].waveform.astype(np.float32) / 32768 for _ in range(2))
-    lead = int(random.integers(0, len(before) // unit + 1)) * unit
-    joined = np.concatenate([before[len(before) - lead :], own, np.zeros(count * unit - len(own), np.float32), after])
-    joined = _distort(joined, clips, random)
-    features = encoder(torch.from_numpy(joined)[None])[0].numpy()
-    return features[lead // unit : lead // unit + count]
+class LandmarkDraws(SpokenDraws):
+    """Runs of frames; see :class:`~atldiff.training.spoken_clips.SpokenDraws`.
 
+    A batch has ``features`` (B, T, C) float16, ``positions`` (B, F) of the frames among them, ``identity`` (B, 68, 2)
+    and ``target`` (B, F, 68, 2), the displacements in eye distances.
 
-def _distort(waveform: np.ndarray, clips: list[PreparedClip], random: np.random.Generator) -> np.ndarray:
-    """Gain, band limits, and white noise or babble at 5 to 30 dB."""
-    power = float(np.mean(waveform**2)) + 1e-9
-    kind = random.integers(4)
-    if kind == 0:
-        noise = random.standard_normal(len(waveform)).astype(np.float32)
-    else:
-        voices = [clips[random.integers(len(clips))].waveform for _ in range(4)]
-        noise = np.sum([np.resize(voice.astype(np.float32) / 32768, len(waveform)) for voice in voices], axis=0)
-    ratio = 10 ** (-random.uniform(5, 30) / 10)
-    noisy = waveform + noise * math.sqrt(power * ratio / (float(np.mean(noise**2)) + 1e-12)) * (kind < 3)
-    if random.random() < 0.3:
-        spectrum = np.fft.rfft(noisy)
-        hertz = np.fft.rfftfreq(len(noisy), 1 / SAMPLE_RATE)
-        spectrum[(hertz < random.uniform(50, 300)) | (hertz > random.uniform(3400, 7500))] = 0
-        noisy = np.fft.irfft(spectrum, len(noisy))
-    gain = 10 ** (random.uniform(-15, 6) / 20)
-    return np.clip(noisy * gain, -1, 1).astype(np.float32)
+    Args:
+        context: features to either side of the frames that the generator hears.
+    """
 
-
-class LandmarkBatches:
-    """Batch number ``step`` of a run, a function of the seed and the step alone."""
-
-    def __init__(self, spoken: list[SpokenClip], training: LandmarkTraining, context: int) -> None:
-        self.training = training
-        self.context = context
-        self.features = {item.clip.path: item.features for item in spoken}
-        self.sampler = SpeakerSampler([item.clip for item in spoken], training.frames)
-        slowest = min(item.clip.fps for item in spoken)
-        self.length = math.ceil(training.frames * FEATURE_RATE / slowest) + 2 * context + 1
-
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features (B, T, C), positions (B, F), identity (B, 68, 2), displacements (B, F, 68, 2) in eye distances."""
-        random = np.random.default_rng((self.training.seed, step))
-        rows = [self._row(self.sampler.draw(random), random) for _ in range(self.training.clips)]
-        features, positions, identities, targets = (np.stack(part) for part in zip(*rows, strict=True))
-        return (
-            torch.from_numpy(features).float(),
-            torch.from_numpy(positions),
-            torch.from_numpy(identities).float(),
-            torch.from_numpy(targets).float(),
+    def __init__(
+        self, spoken: Sequence[SpokenClip], training: LandmarkTraining, context: int, share: int = 0, shares: int = 1
+    ) -> None:
+        super().__init__(spoken, training, training.frames, share, shares)
+        self._training, self._context = training, context
+        longest = max(
+            FEATURE_RATE / (item.clip.info.fps * variant.speed) for item in spoken for variant in item.variants
         )
+        self._length = math.ceil(training.frames * longest) + 2 * context + 1
 
-    def _row(self, clip: PreparedClip, random: np.random.Generator) -> tuple[np.ndarray, ...]:
-        count = self.training.frames
-        first = int(random.integers(len(clip.landmarks) - count + 1))
-        identity = clip.landmarks[random.integers(len(clip.landmarks))]
-        target = displacements(clip.landmarks[first : first + count], identity)
-        variant = 0 if random.random() < 0.4 else int(random.integers(1, VARIANTS))
-        features = self.features[clip.path][variant]
-        positions = feature_positions(torch.arange(first, first + count), clip.fps).numpy()
-        begin = math.floor(positions[0]) - self.context
-        window = features[np.clip(np.arange(begin, begin + self.length), 0, len(features) - 1)]
+    def row(self, spoken: SpokenClip, random: np.random.Generator) -> dict[str, np.ndarray]:
+        landmarks, count = spoken.landmarks, self._training.frames
+        first = int(random.integers(len(landmarks) - count + 1))
+        identity = landmarks[random.integers(len(landmarks))]
+        target = displacements(landmarks[first : first + count], identity)
+        variant = spoken.variants[random.integers(len(spoken.variants))]
+        positions = variant.positions(np.arange(first, first + count), spoken.clip.info.fps)
+        begin = math.floor(positions[0]) - self._context
+        features = variant.features
         identity = identity + random.normal(0, 0.004 * interocular_distance(identity), identity.shape)
-        return window, positions - begin, identity, target
+        return {
+            "features": features[np.clip(np.arange(begin, begin + self._length), 0, len(features) - 1)],
+            "positions": positions - begin,
+            "identity": identity.astype(np.float32),
+            "target": target.astype(np.float32),
+        }
 
 
 def displacements(landmarks: np.ndarray, identity: np.ndarray) -> np.ndarray:
@@ -180,7 +124,7 @@ def landmark_loss(
     predicted: torch.Tensor, target: torch.Tensor, identity: torch.Tensor, training: LandmarkTraining
 ) -> torch.Tensor:
     """Weighted squared error of place and velocity, and 1 − r of the mouth opening."""
-    weights = _point_weights()
+    weights = _point_weights().to(predicted.device)
     error = predicted - target
     place = (weights * error.square()).mean()
     velocity = (weights * (error[:, 1:] - error[:, :-1]).square()).mean()
@@ -195,80 +139,88 @@ def landmark_loss(
 
 
 @torch.no_grad()
-def validate(model: LandmarkGenerator, spoken: list[SpokenClip]) -> dict[str, float]:
-    """Median r at lag 0 of the mouth opening per corpus, and the median ratio of its standard deviations (gain)."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def validate(model: LandmarkGenerator, spoken: Sequence[SpokenClip]) -> Validation:
+    """How well the mouth opens on whole clips; see :func:`~atldiff.training.spoken_clips.judge_openings`."""
+    return judge_openings(_predicted(model, spoken))
+
+
+def _predicted(
+    model: LandmarkGenerator, spoken: Sequence[SpokenClip]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Corpus, predicted and true landmarks of each clip."""
+    device = next(model.parameters()).device
     for item in spoken:
-        clip, identity = item.clip, item.clip.landmarks[0]
-        positions = feature_positions(torch.arange(len(clip.landmarks)), clip.fps)[None]
-        features = torch.from_numpy(item.features[:1]).float()
-        moved = model(features, positions, torch.from_numpy(identity)[None])[0].numpy()
-        made = mouth_opening(identity + moved * interocular_distance(identity))
-        true = mouth_opening(clip.landmarks)
-        found.setdefault(clip.corpus, []).append(
-            (float(np.corrcoef(made, true)[0, 1]), float(made.std() / true.std()))
+        landmarks, variant = item.landmarks, item.variants[0]
+        identity = landmarks[0]
+        positions = torch.from_numpy(variant.positions(np.arange(len(landmarks)), item.clip.info.fps))
+        features = torch.from_numpy(variant.features).to(device).float()
+        moved = model(features[None], positions.to(device)[None], torch.from_numpy(identity).to(device)[None])[0]
+        yield item.clip.info.corpus, identity + moved.cpu().numpy() * interocular_distance(identity), landmarks
+
+
+class LandmarkTask(Task[LandmarkGenerator]):
+    """The landmark generator, learned from prepared clips with splits ``train`` and ``val``.
+
+    Raises:
+        InputError: when opened: the folder is not one of prepared clips, or lacks a split.
+    """
+
+    part: ClassVar[str] = "landmark_generator"
+
+    def __init__(self, prepared: Path, training: LandmarkTraining, config: LandmarkGeneratorConfig) -> None:
+        torch.manual_seed(training.seed)
+        model = LandmarkGenerator(config)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
         )
-    scores = {f"r {corpus}": float(np.median([r for r, _ in rows])) for corpus, rows in found.items()}
-    return scores | {f"gain {corpus}": float(np.median([g for _, g in rows])) for corpus, rows in found.items()}
+        super().__init__(training, config, model, optimiser)
+        self._prepared, self._training = prepared, training
+        self._spoken: list[SpokenClip] = []
+        self._validation: list[SpokenClip] = []
+
+    def open(self, device: torch.device) -> None:
+        prepared = PreparedClips.open(self._prepared)
+        train, val = prepared.split("train"), prepared.split("val")
+        self._spoken = cache_features(train, prepared.folder, seed=_FEATURES_SEED)
+        self._validation = cache_features(val, prepared.folder)
+
+    def draws(self, share: int, shares: int) -> Dataset[Batch]:
+        return LandmarkDraws(self._spoken, self._training, self.model.context_features, share, shares)
+
+    def learning_rate(self, step: int) -> float:
+        return self._training.cosine_rate(step)
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor:
+        predicted = self.model(batch["features"].float(), batch["positions"], batch["identity"])
+        return landmark_loss(predicted, batch["target"], batch["identity"], self._training)
+
+    def validate(self, model: LandmarkGenerator) -> Validation:
+        return validate(model, self._validation)
+
+
+def landmark_task(
+    prepared: Path, training: LandmarkTraining | KFusionTraining, config: LandmarkGeneratorConfig | KFusionConfig
+) -> Task:
+    """The task of a preset: its settings say which generator is trained."""
+    if isinstance(training, KFusionTraining) and isinstance(config, KFusionConfig):
+        return KFusionTask(prepared, training, config)
+    if isinstance(training, LandmarkTraining) and isinstance(config, LandmarkGeneratorConfig):
+        return LandmarkTask(prepared, training, config)
+    raise TypeError(f"{type(training).__name__} are not settings for {type(config).__name__}")
 
 
 def train_landmarks(
     prepared: Path,
     run: Path,
-    training: LandmarkTraining | None = None,
-    config: LandmarkGeneratorConfig | None = None,
+    training: LandmarkTraining | KFusionTraining | None = None,
+    config: LandmarkGeneratorConfig | KFusionConfig | None = None,
+    launch: Launch | None = None,
 ) -> Path:
-    """Train (or go on training) the landmark generator and return the folder of its best weights.
+    """Train (or go on training) a landmark generator and return the folder of its best weights.
 
-    Args:
-        prepared: folder of prepared clips with splits ``train`` and ``val``; speech features are cached in it.
-        run: folder of the run: ``last.pt``, ``log.csv`` and ``landmark_generator/``, the best by validation r.
+    The best are those with the highest correlation of the mouth opening on the split ``val``. Speech features are
+    cached in the prepared folder. See :func:`atldiff.training.loop.fit` for the run's folder and the errors.
     """
-    training, config = training or LandmarkTraining(), config or LandmarkGeneratorConfig()
-    torch.manual_seed(training.seed)
-    model = LandmarkGenerator(config)
-    average = ExponentialAverage(model, training.ema_decay)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
-    )
-    state = TrainingState(run, training, model, average, optimiser)
-    spoken = cache_features(prepared, load_clips(prepared, "train", with_frames=False))
-    validation = cache_features(prepared, load_clips(prepared, "val", with_frames=False), seed=1)
-    batches = LandmarkBatches(spoken, training, model.context_features)
-    fresh = torch.Generator().manual_seed(training.seed).get_state()
-    torch.set_rng_state(state.kept.get("random", fresh))
-    began, losses = time.monotonic(), []
-    model.train()
-    while state.step < training.steps:
-        features, positions, identity, target = batches.batch(state.step)
-        loss = landmark_loss(model(features, positions, identity), target, identity, training)
-        losses.append(state.learn(loss, _learning_rate(training, state.step)))
-        last = state.step == training.steps or time.monotonic() - began > 60 * training.max_minutes
-        if state.step % training.report_every == 0 or last:
-            scores = validate(average.module, validation)
-            score = float(np.mean([value for name, value in scores.items() if name.startswith("r ")]))
-            if score > state.best:
-                state.best = score
-                save_part(run / "landmark_generator", average.module, config)
-            _report(run, state.step, training, float(np.mean(losses)), scores)
-            losses.clear()
-            state.save(random=torch.get_rng_state())
-        if last:
-            break
-    return run / "landmark_generator"
-
-
-def _learning_rate(training: LandmarkTraining, step: int) -> float:
-    ramp = min(1.0, (step + 1) / training.warmup)
-    return training.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / training.steps))
-
-
-def _report(run: Path, step: int, training: LandmarkTraining, loss: float, scores: dict[str, float]) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    log = run / "log.csv"
-    if not log.exists():
-        log.write_text(",".join(["step", "loss", *scores]) + "\n")
-    with log.open("a") as stream:
-        stream.write(",".join([str(step), f"{loss:.5f}", *(f"{value:.4f}" for value in scores.values())]) + "\n")
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    print(f"step {step}/{training.steps}  loss {loss:.4f}  {shown}", flush=True)
+    training = training or LandmarkTraining()
+    task = functools.partial(landmark_task, prepared, training, config or LandmarkGeneratorConfig())
+    return fit(task, training, run, launch or Launch())

@@ -1,0 +1,337 @@
+"""The training loop of every part: batches in, weights, checkpoints and reports out, on any number of devices.
+
+A step is a function of the weights, the optimiser's state, the seed and the step's number alone: batches are drawn
+from the last two, and so is everything random inside the network. So a run that goes on from a checkpoint takes the
+very steps that it would have taken without a stop.
+"""
+
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from atldiff.errors import InputError, OutputError
+from atldiff.serialization import save_part
+from atldiff.training.checkpoint import (
+    BEST_NAME,
+    Checkpoints,
+    ExponentialAverage,
+    all_settings,
+    check_same_settings,
+    comparable,
+)
+from atldiff.training.launch import Launch, run_on_devices
+from atldiff.training.report import RunLog, StepTimes, Validation
+from atldiff.training.settings import TrainingSettings, format_duration
+
+Batch = dict[str, torch.Tensor]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_MOST_WORKERS = 8
+
+
+class Task(ABC, Generic[Model]):
+    """One part of the model and how it is learned.
+
+    Attributes:
+        part: folder of the trained part in the run's folder.
+        settings, config: of the training and of the model.
+        model: the network, made from the seed alone.
+        optimiser: of its parameters.
+    """
+
+    part: ClassVar[str]
+
+    def __init__(self, settings: TrainingSettings, config: Any, model: Model, optimiser: Optimizer) -> None:
+        self.settings, self.config, self.model, self.optimiser = settings, config, model, optimiser
+
+    @abstractmethod
+    def open(self, device: torch.device) -> None:
+        """Read what the batches and the validation need. Raises InputError where that is missing or broken."""
+
+    @abstractmethod
+    def draws(self, share: int, shares: int) -> Dataset[Batch]:
+        """Part ``share`` of ``shares`` equal parts of the batches, by step; worker processes draw them."""
+
+    @abstractmethod
+    def learning_rate(self, step: int) -> float: ...
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int) -> torch.Tensor:
+        """The loss of a batch, a mean over its clips, to be gone down in ``step``."""
+
+    @abstractmethod
+    def validate(self, model: Model) -> Validation:
+        """Judge averaged weights."""
+
+    def assemble(self, draw: Batch) -> Batch:
+        """What the network needs of a draw, on the draw's device."""
+        return draw
+
+
+def fit(make_task: Callable[[], Task], settings: TrainingSettings, run: Path, launch: Launch) -> Path:
+    """Train (or go on training) a part, and return the folder of its best weights.
+
+    Args:
+        make_task: makes the task in each process; with several devices it is pickled.
+        settings: the task's.
+        run: folder for ``checkpoints/``, ``best.pt``, ``log.csv``, ``samples/``, ``tensorboard/`` and the part.
+
+    Raises:
+        InputError: the data cannot be used, the loss is not finite, or the run was begun with other settings.
+        OutputError: the run's folder cannot be written; the last good checkpoint stays.
+    """
+    settings.clips_per_share(launch.devices * settings.accumulate)
+    return run_on_devices(launch, settings.precision, _fit, make_task, run, launch)
+
+
+def _fit(fabric: Any, make_task: Callable[[], Task], run: Path, launch: Launch) -> Path:
+    began = time.monotonic()
+    task = make_task()
+    trainer = _Trainer(fabric, task, run, launch, began)
+    if trainer.step < task.settings.steps:
+        trainer.train()
+    if fabric.is_global_zero:
+        _export_best(task, run, launch.quiet)
+    return run / task.part
+
+
+def _export_best(task: Task, run: Path, quiet: bool) -> None:
+    """Write ``best.pt`` as a part of a model folder, for a run that was trained where that could not be done too."""
+    if _can_export():
+        task.model.load_state_dict(Checkpoints(run, task.settings.keep).best()["average"])
+        save_part(run / task.part, task.model, task.config)
+    elif not quiet:
+        print(f"safetensors is not installed: {run / BEST_NAME} has the weights; the same command exports them")
+
+
+def _can_export() -> bool:
+    try:
+        import safetensors  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        return False
+    return True
+
+
+class _Loss(nn.Module):
+    """The task's loss as a module, so that DDP sees one forward pass through all parameters."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = task
+
+    def forward(self, work: "_Work") -> torch.Tensor:
+        return self._task.loss(work.batch, work.step)
+
+
+class _Work:
+    """A batch and its step. Not a container that Fabric knows: it would turn the targets in it to bfloat16."""
+
+    def __init__(self, batch: Batch, step: int) -> None:
+        self.batch, self.step = batch, step
+
+
+class _Trainer:
+    """The state of a run, and one step after the other."""
+
+    def __init__(self, fabric: Any, task: Task, run: Path, launch: Launch, began: float) -> None:
+        self._fabric, self._task, self._run, self._launch, self._began = fabric, task, run, launch, began
+        self._settings = task.settings
+        self._checkpoints = Checkpoints(run, task.settings.keep)
+        torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
+        self._module, self._stepper = fabric.setup(_Loss(task), task.optimiser)
+        self._average = ExponentialAverage(task.model, task.settings.ema_decay)
+        self.step, self._best, self._spent = 0, -math.inf, 0.0
+        self._losses: list[float] = []
+        self._take_up(self._checkpoints.latest())
+
+    def _take_up(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        check_same_settings(state["settings"], all_settings(self._settings, self._task.config), self._run)
+        self._task.model.load_state_dict(state["model"])
+        self._average.module.load_state_dict(state["average"])
+        self._task.optimiser.load_state_dict(state["optimiser"])
+        self.step, self._best, self._spent = state["step"], state["best"], state["seconds"]
+        self._losses = state["losses"]
+
+    def train(self) -> None:
+        """Go on to the last step, or until the time is up."""
+        with self._fabric.rank_zero_first():
+            self._task.open(self._fabric.device)
+        draws = self._draws()
+        first = self.step
+        log = RunLog(self._run, first, self._settings.steps, self._launch.quiet) if self._is_first else None
+        recent, whole = StepTimes(), StepTimes()
+        self._task.model.train()
+        try:
+            while True:
+                begun = time.monotonic()
+                batches = [next(draws) for _ in range(self._settings.accumulate)]
+                waited = time.monotonic() - begun
+                self._learn(batches)
+                seconds = time.monotonic() - begun
+                recent.add(seconds, waited)
+                if self.step > first + 1:
+                    whole.add(seconds, waited)
+                last = self.step == self._settings.steps or self._out_of_time()
+                if log is not None:
+                    log.advance()
+                if last or self.step % self._settings.report_every == 0:
+                    with self._fabric.rank_zero_first():
+                        if log is not None:
+                            self._report(log, recent)
+                    recent.clear()
+                if last:
+                    break
+            if log is not None:
+                self._say_the_end(log, whole)
+        finally:
+            if log is not None:
+                log.close()
+
+    @property
+    def _is_first(self) -> bool:
+        return self._fabric.is_global_zero
+
+    def _draws(self) -> Iterator[Batch]:
+        """The draws of this process, ``accumulate`` for each step that is left."""
+        settings, world = self._settings, self._fabric.world_size
+        draws = _SharedDraws(self._task, self._fabric.global_rank, world)
+        on_gpu = self._fabric.device.type == "cuda"
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        loader = DataLoader(
+            draws,
+            batch_size=None,
+            sampler=range(self.step * settings.accumulate, settings.steps * settings.accumulate),
+            num_workers=max(1, min(_MOST_WORKERS, processors // world)) if on_gpu else 1,
+            prefetch_factor=4,
+            pin_memory=on_gpu,
+        )
+        return _raising(iter(loader))
+
+    def _learn(self, draws: list[Batch]) -> None:
+        """One optimiser step.
+
+        Raises:
+            InputError: the loss or its gradient is not finite; the weights are left as they were.
+        """
+        task, fabric, step = self._task, self._fabric, self.step
+        torch.manual_seed(_step_seed(self._settings.seed, step, fabric.global_rank))
+        for group in task.optimiser.param_groups:
+            group["lr"] = task.learning_rate(step)
+        task.optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for number, draw in enumerate(draws, start=1):
+            with torch.no_grad():
+                batch = task.assemble(fabric.to_device(draw))
+            with fabric.no_backward_sync(self._module, enabled=number < len(draws)):
+                loss = self._module(_Work(batch, step)) / len(draws)
+                fabric.backward(loss)
+            losses.append(loss.detach())
+        norm = fabric.clip_gradients(
+            self._module, self._stepper, max_norm=self._settings.clip_norm, error_if_nonfinite=False
+        )
+        mean = fabric.all_reduce(torch.stack(losses).sum(), reduce_op="mean").item()
+        if not (math.isfinite(mean) and math.isfinite(float(norm))):
+            what = "loss" if not math.isfinite(mean) else "gradient"
+            value = mean if what == "loss" else float(norm)
+            raise InputError(
+                f"the {what} is {value} at step {step}; {self._checkpoints.describe_last()}; "
+                f"a lower learning_rate than {self._settings.learning_rate} may help"
+            )
+        self._stepper.step()
+        self._average.update(task.model, step)
+        self._losses.append(mean)
+        self.step += 1
+
+    def _out_of_time(self) -> bool:
+        limit = self._launch.max_seconds
+        return math.isfinite(limit) and self._fabric.broadcast(time.monotonic() - self._began > limit)
+
+    def _report(self, log: RunLog, times: StepTimes) -> None:
+        try:
+            with self._fabric.autocast():
+                validation = self._task.validate(self._average.module)
+            score = comparable(validation.score)
+            if score > self._best or not self._checkpoints.best_path.is_file():
+                self._best = score
+                self._keep_best(validation)
+            rate, loss = self._task.learning_rate(self.step - 1), float(np.mean(self._losses))
+            figures = {"loss": loss, "learning_rate": rate, "seconds": round(self._seconds, 1)}
+            log.report(self.step, figures, times, validation)
+            if self.step % self._settings.report_every == 0:
+                self._losses.clear()
+            self._checkpoints.save(self._state())
+        except OutputError:
+            raise
+        except OSError as error:
+            last = self._checkpoints.describe_last()
+            raise OutputError(f"cannot write to {self._run}: {error.strerror or error}; {last}") from error
+
+    @property
+    def _seconds(self) -> float:
+        return self._spent + time.monotonic() - self._began
+
+    def _keep_best(self, validation: Validation) -> None:
+        content = {"average": self._average.module.state_dict(), "step": self.step, "figures": validation.figures}
+        self._checkpoints.save_best(content | {"settings": all_settings(self._settings, self._task.config)})
+        if _can_export():
+            save_part(self._run / self._task.part, self._average.module, self._task.config)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self._task.model.state_dict(),
+            "average": self._average.module.state_dict(),
+            "optimiser": self._task.optimiser.state_dict(),
+            "step": self.step,
+            "best": self._best,
+            "losses": self._losses,
+            "seconds": self._seconds,
+            "settings": all_settings(self._settings, self._task.config),
+        }
+
+    def _say_the_end(self, log: RunLog, times: StepTimes) -> None:
+        log.say(str(times))
+        if self.step < self._settings.steps:
+            log.say(
+                f"stopped after {format_duration(time.monotonic() - self._began)} at step {self.step} of "
+                f"{self._settings.steps}; the same command goes on"
+            )
+
+
+class _SharedDraws(Dataset[Any]):
+    """One process's parts of the batches, one after the other; what is wrong with the data is handed on as it is."""
+
+    def __init__(self, task: Task, rank: int, world: int) -> None:
+        count = task.settings.accumulate
+        self._parts = [task.draws(rank * count + part, world * count) for part in range(count)]
+
+    def __getitem__(self, index: int) -> Batch | InputError:
+        step, part = divmod(index, len(self._parts))
+        try:
+            return self._parts[part][step]
+        except InputError as error:
+            return error
+
+
+def _raising(draws: Iterator[Batch | InputError]) -> Iterator[Batch]:
+    for draw in draws:
+        if isinstance(draw, InputError):
+            raise draw
+        yield draw
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
