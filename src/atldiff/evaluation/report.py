@@ -1,143 +1,97 @@
-"""What an evaluation found, for machines (JSON), for readers (Markdown) and for the eye (a contact sheet)."""
+"""What an evaluation found, for machines (JSON), for readers (Markdown) and for the eye (one page)."""
 
 import json
 import math
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from atldiff.errors import InputError, OutputError
-from atldiff.evaluation.protocol import ROWS, EvaluationReport, Statistic
+from atldiff.errors import OutputError
+from atldiff.evaluation.page import page
+from atldiff.evaluation.scores import EvaluationReport, Groups
+from atldiff.evaluation.tables import INTERVALS, Cell, Table, report_tables
 from atldiff.serialization import write_atomically
 
-_COLUMNS = (
-    ("PSNR, dB ↑", "psnr", 2),
-    ("PSNR mouth, dB ↑", "psnr_mouth", 2),
-    ("SSIM mouth ↑", "ssim_mouth", 3),
-    ("M-LD ↓", "m_ld", 4),
-    ("F-LD ↓", "f_ld", 4),
-    ("LVD ↓", "lvd", 4),
-    ("r at lag 0 ↑", "r_at_zero", 2),
-    ("best r ↑", "r_best", 2),
-    ("lag, frames", "lag", 1),
-    ("gain", "gain", 2),
-    ("identity ↓", "identity_median", 3),
-    ("identity, worst ↓", "identity_max", 3),
-    ("flicker ratio", "flicker_ratio", 2),
-)
-"""Title, name of the metric, decimals."""
-
-_WITH_INTERVAL = ("psnr_mouth", "m_ld", "r_at_zero")
-_LABEL_WIDTH, _LABEL_SIZE, _GAP = 120, 14, 2
+JSON_NAME, MARKDOWN_NAME, PAGE_NAME = "report.json", "report.md", "report.html"
 
 
-def write_report(report: EvaluationReport, path: Path) -> None:
-    """Everything in ``report``: each clip's values and the statistics by corpus and speaker; NaN is null.
+def write_report(report: EvaluationReport, folder: Path) -> None:
+    """Write ``report.json``, ``report.md`` and ``report.html`` into ``folder``, which is made.
 
     Raises:
-        OutputError: ``path`` cannot be written; a file that was there stays.
+        OutputError: they cannot be written there; files that were there stay.
     """
-    content = asdict(report) | {
-        "by_corpus": _plain(report.by_corpus()),
-        "by_speaker": _plain(report.by_speaker()),
+    tables = report_tables(report)
+    contents = {
+        JSON_NAME: json.dumps(_without_nan(_content(report)), indent=1, allow_nan=False) + "\n",
+        MARKDOWN_NAME: markdown(report, tables),
+        PAGE_NAME: page(report, tables),
     }
-    _write(path, (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_atomically(folder / name, content.encode())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); expected a writable folder") from error
 
 
-def _plain(groups: dict[str, dict[str, dict[str, Statistic]]]) -> dict:
+def _content(report: EvaluationReport) -> dict[str, Any]:
+    """Everything but the pictures."""
+    return {
+        "model": report.model,
+        "data": report.data,
+        "split": report.split,
+        "seed": report.seed,
+        "by_corpus": _plain(report.by_corpus()),
+        "by_emotion": _plain(report.by_emotion()),
+        "by_speaker": _plain(report.by_speaker()),
+        "frechet": report.frechet,
+        "scores": [asdict(score) for score in report.scores],
+        "mouth_openings": [asdict(curves) for curves in report.curves],
+        "skipped": [{"key": key, "reason": reason} for key, reason in report.skipped],
+    }
+
+
+def _plain(groups: Groups) -> dict:
     return {
         group: {row: {name: asdict(value) for name, value in values.items()} for row, values in rows.items()}
         for group, rows in groups.items()
     }
 
 
-def _without_nan(value):
+def _without_nan(value: Any) -> Any:
+    """``value`` with null in the place of NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(path: Path, content: bytes) -> None:
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); expected a writable folder") from error
-
-
-def markdown(report: EvaluationReport) -> str:
-    """One table for each corpus: medians over clips, some with their 95 % interval in brackets.
-
-    "identity, worst" is not a median but the greatest distance of any frame of any clip.
-    """
-    lines = []
-    for group, rows in report.by_corpus().items():
-        scores = [score for score in report.scores if score.group == group]
-        clips, speakers = {score.path for score in scores}, {score.speaker for score in scores}
-        lines += [f"### {group}: {len(clips)} clips, {len(speakers)} speakers", ""]
-        lines.append("| | " + " | ".join(title for title, _, _ in _COLUMNS) + " |")
-        lines.append("| --- |" + " ---: |" * len(_COLUMNS))
-        for row in ROWS:
-            cells = [_cell(rows[row][name], name, decimals) for _, name, decimals in _COLUMNS]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
-        lines.append("")
+def markdown(report: EvaluationReport, tables: list[Table]) -> str:
+    """The tables, and what was not judged."""
+    heading = f"# Evaluation of {report.model or 'a model'}: {report.data}, {report.split}, seed {report.seed}"
+    lines = [heading, "", INTERVALS, ""]
+    for table in tables:
+        lines += _markdown_table(table)
     if report.skipped:
-        lines += ["Not judged:", ""]
-        lines += [f"- `{path}`: {reason}" for path, reason in report.skipped]
+        lines += ["## Not judged", ""]
+        lines += [f"- `{key}`: {reason}" for key, reason in report.skipped]
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(value: Statistic, name: str, decimals: int) -> str:
-    if not value.count:
-        return "–"
-    shown = value.maximum if name == "identity_max" else value.median
-    text = f"{shown:.{decimals}f}"
-    return f"{text} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]" if name in _WITH_INTERVAL else text
+def _markdown_table(table: Table) -> list[str]:
+    lines = ["#" * table.level + " " + table.title, ""]
+    if table.rows:
+        lines.append("| " + " | ".join(table.header) + " |")
+        lines.append("| --- |" + " ---: |" * (len(table.header) - 1))
+        lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in table.rows]
+        lines.append("")
+    if table.note:
+        lines += [table.note, ""]
+    return lines
 
 
-def contact_sheet(rows: list[list[np.ndarray]], labels: list[str]) -> np.ndarray:
-    """Pictures in rows, each row with its label to the left, as one (H, W, 3) uint8 picture on white.
-
-    Args:
-        rows: (h, w, 3) uint8 pictures, all of one size; rows may differ in length.
-        labels: one for each row.
-
-    Raises:
-        InputError: no picture, pictures of several sizes, or another number of labels than of rows.
-    """
-    shapes = {picture.shape for row in rows for picture in row}
-    if len(shapes) != 1 or len(labels) != len(rows):
-        raise InputError(
-            f"expected pictures of one size and a label for each of {len(rows)} rows; "
-            f"got sizes {sorted(shapes)} and {len(labels)} labels"
-        )
-    height, width, _ = shapes.pop()
-    columns = max(len(row) for row in rows)
-    size = (_LABEL_WIDTH + columns * (width + _GAP), len(rows) * (height + _GAP))
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_LABEL_SIZE)
-    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        top = index * (height + _GAP)
-        draw.text((_LABEL_WIDTH / 2, top + height / 2), label, "black", font, anchor="mm", align="center")
-        for column, picture in enumerate(row):
-            sheet.paste(Image.fromarray(picture), (_LABEL_WIDTH + column * (width + _GAP), top))
-    return np.asarray(sheet)
-
-
-def write_contact_sheet(rows: list[list[np.ndarray]], labels: list[str], path: Path) -> None:
-    """:func:`contact_sheet` as a PNG file.
-
-    Raises:
-        OutputError: ``path`` cannot be written; a file that was there stays.
-    """
-    stream = BytesIO()
-    Image.fromarray(contact_sheet(rows, labels)).save(stream, "PNG")
-    _write(path, stream.getvalue())
+def _markdown_cell(cell: Cell) -> str:
+    return f"{cell.text} [{cell.interval}]" if cell.interval else cell.text
