@@ -30,7 +30,9 @@ def inner_flow(x: float, y: float) -> torch.Tensor:
 @pytest.mark.parametrize("degrees", [0, 30, -80])
 def test_no_flow_and_no_residual_is_the_portrait(degrees: float) -> None:
     portrait, composer, _ = tilted_case(degrees)
-    frame = composer.render(torch.zeros(2, GRID, GRID), torch.tensor(0.0), torch.zeros(3, 128, 128))
+    frame = composer.render(
+        torch.zeros(2, GRID, GRID), torch.tensor(0.0), torch.tensor(0.0), torch.zeros(3, 128, 128)
+    )
     assert np.array_equal(frame, portrait)
 
 
@@ -39,7 +41,7 @@ def test_nothing_changes_outside_the_crop(degrees: float) -> None:
     portrait, composer, matrix = tilted_case(degrees)
     residual = torch.zeros(3, 128, 128)
     residual[:, 16:-16, 16:-16] = 0.5
-    frame = composer.render(inner_flow(3, 5), torch.tensor(1.0), residual)
+    frame = composer.render(inner_flow(3, 5), torch.tensor(1.0), torch.tensor(1.0), residual)
     rows, columns = np.mgrid[0 : portrait.shape[0], 0 : portrait.shape[1]] + 0.5
     inside = (np.stack([columns, rows], axis=-1) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     outside = ((inside < 0) | (inside > 128)).any(axis=-1)
@@ -51,7 +53,7 @@ def test_nothing_changes_outside_the_crop(degrees: float) -> None:
 def test_flow_follows_the_tilt_of_the_face() -> None:
     portrait, composer, matrix = tilted_case(90)
     step = 4.0
-    frame = composer.render(inner_flow(0, step), torch.tensor(0.0), torch.zeros(3, 128, 128))
+    frame = composer.render(inner_flow(0, step), torch.tensor(0.0), torch.tensor(0.0), torch.zeros(3, 128, 128))
     moved = matrix[:, :2] @ np.array([0.0, step])
     x, y = (matrix @ [64, 90, 1]).astype(int)
     shift_x, shift_y = np.round(moved).astype(int)

@@ -7,10 +7,11 @@ import torch
 from atldiff.face.topology import MIRROR_68, mouth_opening
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig, feature_positions
 from atldiff.landmarks.geometry import apply_similarity, fit_similarity, remove_head_motion
-from atldiff.landmarks.motion import HOP, MARGIN, speech_windows
+from atldiff.landmarks.motion import keep_lips_apart, scale_mouth
 from atldiff.landmarks.rest import closing_displacement
 from atldiff.speech.activity import activity_threshold, voice_activity
 from atldiff.speech.waveform import SAMPLE_RATE
+from atldiff.speech.windows import HOP, MARGIN, speech_windows
 from face_shapes import open_face
 
 torch.set_num_threads(1)
@@ -81,6 +82,26 @@ def test_rest_shuts_the_mouth_and_leaves_eyes_and_corners() -> None:
     assert np.array_equal(moved[17:48], np.zeros((31, 2)))
     assert np.array_equal(moved[[48, 54, 60, 64]], np.zeros((4, 2)))
     assert np.abs(closing_displacement(identity + moved)).max() < 1e-9
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.5, 1.0, 1.5])
+def test_the_mouth_amplitude_is_counted_from_rest(amplitude: float) -> None:
+    identity = open_face()
+    rest = identity + closing_displacement(identity)
+    scaled = rest + scale_mouth((identity - rest)[None], amplitude)[0]
+    assert mouth_opening(scaled) == pytest.approx(amplitude * mouth_opening(identity))
+    assert np.array_equal(scaled[17:48], identity[17:48])
+    assert np.allclose(scaled[8] - rest[8], amplitude * (identity[8] - rest[8]))
+
+
+def test_lips_never_turn_inside_out() -> None:
+    face = open_face()[None]
+    assert np.array_equal(keep_lips_apart(face), face)
+    crossed = face + 1.2 * closing_displacement(face[0])
+    assert crossed[0, 62, 1] > crossed[0, 66, 1] + 1
+    mended = keep_lips_apart(crossed)
+    assert np.allclose(mended[0, 62], mended[0, 66])
+    assert np.array_equal(mended[0, :60], crossed[0, :60])
 
 
 def test_head_motion_is_removed_and_the_mouth_kept() -> None:

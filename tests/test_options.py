@@ -31,6 +31,12 @@ def test_numbers_of_any_kind_are_taken() -> None:
         ("emotion", "bored"),
         ("intensity", 1.5),
         ("intensity", float("nan")),
+        ("head_motion", 1.1),
+        ("head_motion", -0.1),
+        ("blink", "on"),
+        ("blink", None),
+        ("mouth", 1.6),
+        ("mouth", "wide"),
     ],
 )
 def test_what_does_not_fit_is_named(name: str, value: object) -> None:

@@ -1,6 +1,5 @@
 """Options of a generation, checked in one place before any work is done. Costs no heavy import."""
 
-import dataclasses
 import math
 import operator
 from dataclasses import dataclass
@@ -13,15 +12,26 @@ EMOTIONS: tuple[str, ...] = ("angry", "fear", "sad", "contempt", "happy", "surpr
 
 AUTO_EMOTION = "auto"
 
+BLINKS: tuple[str, ...] = ("auto", "off")
 
-class OptionArguments(TypedDict, total=False):
-    """The keyword arguments of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`, where they are handed on."""
+
+class GenerationArguments(TypedDict, total=False):
+    """The keyword arguments that say how the face moves, where they are handed on."""
 
     fps: float
     steps: int | None
     seed: int
     emotion: str
     intensity: float
+    head_motion: float
+    blink: str
+    mouth: float
+    look_ahead_s: float | None
+
+
+class OptionArguments(GenerationArguments, total=False):
+    """The keyword arguments of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`, where they are handed on."""
+
     face: int | None
     crop_only: bool
 
@@ -36,6 +46,10 @@ class GenerationOptions:
         seed: at least 0.
         emotion: one of :data:`EMOTIONS`, or ``auto``.
         intensity: strength of the expression, 0 to 1.
+        head_motion: strength of the head's own motion, 0 (still) to 1.
+        blink: ``auto``, or ``off`` for eyes that stay as they are.
+        mouth: how far the mouth moves with the speech, 0 (shut) to 1.5; 1 as predicted.
+        look_ahead_s: seconds of the following sound that a frame may hear, 0.08 to 1; None for all that helps.
     """
 
     fps: float = 25.0
@@ -43,9 +57,13 @@ class GenerationOptions:
     seed: int = 0
     emotion: str = "neutral"
     intensity: float = 0.5
+    head_motion: float = 0.5
+    blink: str = "auto"
+    mouth: float = 1.0
+    look_ahead_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fps", "intensity"):
+        for name in ("fps", "intensity", "head_motion", "mouth"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("steps", "seed"):
             object.__setattr__(self, name, _integer(name, getattr(self, name)))
@@ -58,12 +76,15 @@ class GenerationOptions:
         if self.emotion not in (*EMOTIONS, AUTO_EMOTION):
             names = ", ".join((*EMOTIONS, AUTO_EMOTION))
             raise InputError(f"unknown emotion {self.emotion!r}; expected one of {names}")
-        if not 0 <= self.intensity <= 1:
-            raise InputError(f"intensity is {self.intensity}; expected 0 to 1")
-
-    def with_emotion(self, emotion: str) -> "GenerationOptions":
-        """The same with another emotion."""
-        return dataclasses.replace(self, emotion=emotion)
+        if self.blink not in BLINKS:
+            raise InputError(f"blink is {self.blink!r}; expected {' or '.join(BLINKS)}")
+        for name, most in (("intensity", 1.0), ("head_motion", 1.0), ("mouth", 1.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}")
+        if self.look_ahead_s is not None:
+            object.__setattr__(self, "look_ahead_s", _number("look_ahead_s", self.look_ahead_s))
+            if not 0.08 <= self.look_ahead_s <= 1:
+                raise InputError(f"look_ahead_s is {self.look_ahead_s}; expected 0.08 to 1 seconds, or None")
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,9 +1,10 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
@@ -17,14 +18,15 @@ from atldiff.face.compose import PortraitComposer
 from atldiff.face.crop import CROP_SIZE, face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import load_portrait, select_face
-from atldiff.landmarks.expression import apply_expression
-from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.landmarks.motion import SpeechMotion
+from atldiff.landmarks.generator import LandmarkGenerator
+from atldiff.landmarks.kfusion import KFusionGenerator
+from atldiff.landmarks.loading import LANDMARK_FOLDER, LANDMARK_PARTS, WAV2VEC2_FOLDER, WHISPER, load_landmark_part
 from atldiff.media import frame_rate
-from atldiff.options import AUTO_EMOTION, GenerationOptions, OptionArguments
+from atldiff.options import AUTO_EMOTION, GenerationArguments, GenerationOptions, OptionArguments
 from atldiff.serialization import load_config, load_weights, read_json, save_part, write_atomically, write_json
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
+from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
 from atldiff.video.writer import VideoWriter
@@ -44,12 +46,13 @@ class PipelineConfig:
     Attributes:
         preset: name of the preset.
         steps: sampler steps where the caller names none.
-        speech_encoder: the frozen encoder; ``whisper-tiny.en`` comes with a dependency.
+        speech_encoder: the frozen encoder: ``whisper-tiny.en``, which comes with a dependency; ``wav2vec2`` for the
+            folder of that name in the model's; or a hub name of wav2vec2.
     """
 
     preset: str = "compact"
     steps: int = 1
-    speech_encoder: str = "whisper-tiny.en"
+    speech_encoder: str = WHISPER
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ class ATLDiffPipeline:
 
     def __init__(
         self,
-        speech_encoder: WhisperEncoder,
-        landmark_generator: LandmarkGenerator,
+        speech_encoder: WhisperEncoder | Wav2Vec2Encoder,
+        landmark_generator: LandmarkGenerator | KFusionGenerator,
         unet: IdentityDiffusionUNet,
         emotion_classifier: EmotionClassifier,
         config: PipelineConfig | None = None,
@@ -154,25 +157,21 @@ class ATLDiffPipeline:
         except TypeError as error:
             raise ModelError(f"{folder / INDEX_NAME} does not fit this version: {error}") from error
         GenerationOptions(steps=config.steps)
-        if config.speech_encoder != PipelineConfig.speech_encoder:
-            wanted = PipelineConfig.speech_encoder
-            raise ModelError(
-                f"speech encoder {config.speech_encoder!r} in {folder / INDEX_NAME}; expected {wanted!r}"
-            )
-        generator = LandmarkGenerator(load_config(folder / "landmark_generator", LandmarkGeneratorConfig))
-        load_weights(folder / "landmark_generator", generator)
+        encoder, generator = load_landmark_part(folder, config.speech_encoder)
         unet = IdentityDiffusionUNet(load_config(folder / "unet", UNetConfig))
         load_weights(folder / "unet", unet)
         classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
         load_weights(folder / "emotion_classifier", classifier)
-        pipeline = cls(WhisperEncoder.from_package(), generator, unet, classifier, config, device)
+        pipeline = cls(encoder, generator, unet, classifier, config, device)
         pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
         return pipeline
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``model_index.json``, the licences, and one folder a part: configuration and weights in fp16."""
         folder = Path(folder)
-        save_part(folder / "landmark_generator", self.landmark_generator, self.landmark_generator.config)
+        save_part(folder / LANDMARK_FOLDER, self.landmark_generator, self.landmark_generator.config)
+        if isinstance(self.speech_encoder, Wav2Vec2Encoder) and self.config.speech_encoder == WAV2VEC2_FOLDER:
+            self.speech_encoder.save_pretrained(folder / WAV2VEC2_FOLDER)
         save_part(folder / "unet", self.unet, self.unet.config)
         save_part(folder / "emotion_classifier", self.emotion_classifier, self.emotion_classifier.config)
         for path, text in self._notices.items():
@@ -202,6 +201,10 @@ class ATLDiffPipeline:
         seed: int = 0,
         emotion: str = "neutral",
         intensity: float = 0.5,
+        head_motion: float = GenerationOptions.head_motion,
+        blink: str = "auto",
+        mouth: float = 1.0,
+        look_ahead_s: float | None = None,
         face: int | None = None,
         crop_only: bool = False,
     ) -> FrameStream:
@@ -215,6 +218,10 @@ class ATLDiffPipeline:
             seed: the same seed gives the same frames.
             emotion: one of :data:`~atldiff.options.EMOTIONS`, or ``auto`` to hear it from the speech.
             intensity: strength of the expression, 0 to 1.
+            head_motion: strength of the head's own motion, 0 (still) to 1.
+            blink: ``auto``, or ``off`` for eyes that stay as they are.
+            mouth: how far the mouth moves with the speech, 0 (shut) to 1.5; 1 as predicted.
+            look_ahead_s: streaming mode: seconds of the following sound that a frame's landmarks may hear, 0.08 to 1.
             face: which face, counted from the left from 1; the largest if None.
             crop_only: give the 128×128 face crop, not the whole portrait.
 
@@ -222,25 +229,66 @@ class ATLDiffPipeline:
             InputError: an argument cannot be used; the text says which and what was expected.
             FaceError: no usable face in the portrait.
         """
-        options = GenerationOptions(fps, self.config.steps if steps is None else steps, seed, emotion, intensity)
+        options = self._options(
+            fps=fps,
+            steps=steps,
+            seed=seed,
+            emotion=emotion,
+            intensity=intensity,
+            head_motion=head_motion,
+            blink=blink,
+            mouth=mouth,
+            look_ahead_s=look_ahead_s,
+        )
         audio = Speech.coerce(speech)
         picture = load_portrait(portrait, self._face_detector())
         landmarks, _ = select_face(picture, self._face_detector(), face)
-        if options.emotion == AUTO_EMOTION:
-            heard, _ = classify_speech(self.emotion_classifier, self.speech_encoder, audio.blocks())
-            options = options.with_emotion(heard)
+        options = self._with_heard_emotion(options, audio)
         crop = face_crop(landmarks, CROP_SIZE)
-        fps = float(frame_rate(options.fps))
-        frames = audio.frames_at(fps)
         points = crop.to_crop(landmarks)
-        parts = self._face_frames(crop.cut(picture), points, audio, frames, fps, options)
+        animator = FaceAnimator(self.unet, crop.cut(picture), points, options.steps, options.seed)
+        parts = animator.stream(self._landmarks(points, audio, options))
         if crop_only:
             width = height = CROP_SIZE
             pictures = _crop_pictures(parts)
         else:
             height, width = picture.shape[:2]
             pictures = _whole_pictures(parts, PortraitComposer(picture, crop, points, self.device))
-        return FrameStream(width, height, fps, frames, audio, options.emotion, pictures)
+        frames = audio.frames_at(options.fps)
+        return FrameStream(width, height, options.fps, frames, audio, options.emotion, pictures)
+
+    def talk(
+        self,
+        identity: np.ndarray,
+        identity_landmarks: np.ndarray,
+        speech: SpeechInput,
+        **options: Unpack[GenerationArguments],
+    ) -> np.ndarray:
+        """A face crop with known landmarks and speech → frames of the crop, without any detection.
+
+        Args:
+            identity: (128, 128, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
+            identity_landmarks: (68, 2) its landmarks, crop pixels.
+            speech: as for :meth:`stream`.
+            options: those of :meth:`stream`; here ``head_motion`` is 0 and ``blink`` off unless given.
+
+        Returns:
+            (F, 128, 128, 3) uint8, what ``stream(crop_only=True)`` gives for the same options.
+
+        Raises:
+            InputError: an argument cannot be used.
+        """
+        landmarks = self.speech_landmarks(identity_landmarks, speech, **options)
+        return self.animate(identity, identity_landmarks, landmarks, options.get("steps"), options.get("seed", 0))
+
+    def speech_landmarks(
+        self, identity_landmarks: np.ndarray, speech: SpeechInput, **options: Unpack[GenerationArguments]
+    ) -> np.ndarray:
+        """The landmark part alone, (F, 68, 2) float32 crop pixels; the arguments are those of :meth:`talk`."""
+        still: GenerationArguments = {"head_motion": 0.0, "blink": "off"}
+        audio = Speech.coerce(speech)
+        settled = self._with_heard_emotion(self._options(**{**still, **options}), audio)
+        return np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
 
     def animate(
         self,
@@ -272,23 +320,26 @@ class ATLDiffPipeline:
             self._detector.close()
             self._detector = None
 
-    def _face_frames(
-        self,
-        identity: np.ndarray,
-        identity_landmarks: np.ndarray,
-        audio: Speech,
-        frames: int,
-        fps: float,
-        options: GenerationOptions,
-    ) -> Iterator[FaceFrames]:
-        threshold = activity_threshold(audio.blocks(SAMPLE_RATE))
-        motion = SpeechMotion(self.speech_encoder, self.landmark_generator, identity_landmarks, fps, threshold)
-        animator = FaceAnimator(self.unet, identity, identity_landmarks, options.steps, options.seed)
-        landmarks = (
-            apply_expression(block, identity_landmarks, options.emotion, options.intensity)
-            for block in motion.landmarks(audio.blocks(SAMPLE_RATE), frames)
-        )
-        return animator.stream(landmarks)
+    def _options(self, steps: int | None = None, **given: Any) -> GenerationOptions:
+        """The options checked, the model's own steps where none are given, the frame rate exact."""
+        options = GenerationOptions(steps=self.config.steps if steps is None else steps, **given)
+        return dataclasses.replace(options, fps=float(frame_rate(options.fps)))
+
+    def _with_heard_emotion(self, options: GenerationOptions, audio: Speech) -> GenerationOptions:
+        if options.emotion != AUTO_EMOTION:
+            return options
+        encoder = self.speech_encoder
+        if not isinstance(encoder, WhisperEncoder):
+            encoder = WhisperEncoder.from_package().to(self.device)
+        heard, _ = classify_speech(self.emotion_classifier, encoder, audio.blocks())
+        return dataclasses.replace(options, emotion=heard)
+
+    def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:
+        """Blocks of the frames' landmarks for identity landmarks in crop pixels."""
+        threshold = None if options.look_ahead_s else activity_threshold(audio.blocks(SAMPLE_RATE))
+        motion_class = LANDMARK_PARTS[type(self.landmark_generator).__name__].motion
+        motion = motion_class(self.speech_encoder, self.landmark_generator, identity, threshold, options)
+        return motion.landmarks(audio.blocks(SAMPLE_RATE), audio.frames_at(options.fps))
 
     def _face_detector(self) -> FaceDetector:
         if self._detector is None:
@@ -304,8 +355,8 @@ def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
 def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
     for part in parts:
         residuals = part.frames_F3SS - part.warped_F3SS
-        for flow, shut, residual in zip(part.flow_F2GG, part.shut_F, residuals, strict=True):
-            yield composer.render(flow, shut, residual)
+        for flow, shut, lids, residual in zip(part.flow_F2GG, part.shut_F, part.lids_F, residuals, strict=True):
+            yield composer.render(flow, shut, lids, residual)
 
 
 def _model_folder(name_or_dir: str | Path) -> Path:

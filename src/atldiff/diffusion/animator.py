@@ -1,7 +1,7 @@
 """Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ import torch
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.face.crop import CROP_SIZE
+from atldiff.face.lids import Eyelids, lid_closure, open_lids
 from atldiff.face.lips import shut_lips, shut_share
 from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
 from atldiff.warp import thin_plate_flow, warp
@@ -25,17 +26,19 @@ class FaceFrames:
     Attributes:
         flow_F2GG: backward flow from the identity crop, crop pixels.
         shut_F: how far each frame draws from the picture with its lips together, 0 to 1.
+        lids_F: how far each frame's upper eyelids are drawn down, 0 to 1.
         warped_F3SS: the identity crop through the flow, values in [0, 1].
         frames_F3SS: the finished frames, values in [0, 1].
     """
 
     flow_F2GG: torch.Tensor
     shut_F: torch.Tensor
+    lids_F: torch.Tensor
     warped_F3SS: torch.Tensor
     frames_F3SS: torch.Tensor
 
     def __getitem__(self, part: slice) -> "FaceFrames":
-        return FaceFrames(self.flow_F2GG[part], self.shut_F[part], self.warped_F3SS[part], self.frames_F3SS[part])
+        return FaceFrames(*(getattr(self, each.name)[part] for each in fields(self)))
 
     def to_pictures(self) -> np.ndarray:
         """(F, 128, 128, 3) uint8."""
@@ -62,7 +65,9 @@ class FaceAnimator:
         picture = torch.from_numpy(np.array(identity)).permute(2, 0, 1).float() / 255
         self._identity = picture.to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
-        self._shut_identity = _with_shut_lips(self._identity, landmarks)
+        places, to_image = _crop_places(self._device)
+        self._shut_identity = shut_lips(self._identity, places, to_image, landmarks)
+        self._lids = Eyelids(places, to_image, landmarks)
         self._maps = landmark_maps(self._landmarks, CROP_SIZE, CROP_SIZE // 2)
         generator = torch.Generator().manual_seed(seed)
         self._noise = torch.randn(1, 3, CROP_SIZE, CROP_SIZE, generator=generator).to(self._device)
@@ -95,12 +100,15 @@ class FaceAnimator:
     def animate(self, landmarks: np.ndarray) -> FaceFrames:
         """Frames for landmarks (F, 68, 2), all at once."""
         points = torch.from_numpy(landmarks).float().to(self._device)
-        flow = thin_plate_flow(self._landmarks, points, CROP_SIZE)
-        shut = shut_share(self._landmarks[0], points)
         if self._steps == 0:
-            warped = warp(self._identity, flow, CROP_SIZE)
-            return FaceFrames(flow, torch.zeros_like(shut), warped, warped)
+            flow = thin_plate_flow(self._landmarks, points, CROP_SIZE)
+            warped, none = warp(self._identity, flow, CROP_SIZE), torch.zeros(len(points), device=self._device)
+            return FaceFrames(flow, none, none, warped, warped)
+        shut, lids = shut_share(self._landmarks[0], points), lid_closure(self._landmarks[0], points)
+        flow = thin_plate_flow(self._landmarks, open_lids(self._landmarks[0], points, lids), CROP_SIZE)
         identities = torch.lerp(self._identity, self._shut_identity, shut[:, None, None, None])
+        for frame in torch.nonzero(lids).flatten():
+            identities[frame] = self._lids.draw(identities[frame], lids[frame])
         warped = warp(identities, flow, CROP_SIZE)
         own_maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
         maps = torch.cat([own_maps, self._maps.expand(len(points), -1, -1, -1)], dim=1)
@@ -111,11 +119,11 @@ class FaceAnimator:
             return self._unet(state, time, warped, maps, self._tokens, region)
 
         frames = bridge_sample(denoise, start, self._steps).clamp(0, 1)
-        return FaceFrames(flow, shut, warped, frames)
+        return FaceFrames(flow, shut, lids, warped, frames)
 
 
-def _with_shut_lips(identity_3SS: torch.Tensor, landmarks: np.ndarray) -> torch.Tensor:
-    steps = torch.arange(CROP_SIZE, device=identity_3SS.device) + 0.5
+def _crop_places(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(S, S, 2) the pixels' places in the crop, and the way (2, 3) from there to [-1, 1]."""
+    steps = torch.arange(CROP_SIZE, device=device) + 0.5
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    to_image = torch.tensor([[2 / CROP_SIZE, 0.0, -1.0], [0.0, 2 / CROP_SIZE, -1.0]])
-    return shut_lips(identity_3SS, places, to_image, landmarks)
+    return places, torch.tensor([[2 / CROP_SIZE, 0.0, -1.0], [0.0, 2 / CROP_SIZE, -1.0]], device=device)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from atldiff.face.crop import FaceCrop
+from atldiff.face.lids import Eyelids
 from atldiff.face.lips import shut_lips
 
 _EDGE_FADE = 0.06
@@ -44,14 +45,19 @@ class PortraitComposer:
         corner = crop.matrix[:, 2] - np.array([left, top])
         shift = torch.from_numpy(corner / extent * 2 - 1).float().to(device)
         to_image = torch.cat([self._turn.T, shift[:, None]], dim=1)
-        self._shut_region = shut_lips(self._region, inside.float().to(device), to_image, landmarks)
+        places = inside.float().to(device)
+        self._shut_region = shut_lips(self._region, places, to_image, landmarks)
+        self._lids = Eyelids(places, to_image, landmarks)
 
-    def render(self, flow_2GG: torch.Tensor, shut: torch.Tensor, residual_3SS: torch.Tensor) -> np.ndarray:
+    def render(
+        self, flow_2GG: torch.Tensor, shut: torch.Tensor, lids: torch.Tensor, residual_3SS: torch.Tensor
+    ) -> np.ndarray:
         """One frame.
 
         Args:
             flow_2GG: backward flow in crop pixels, zero on the border.
             shut: () how far to draw from the portrait with its lips together, 0 to 1.
+            lids: () how far to draw the upper eyelids down, 0 to 1.
             residual_3SS: what the network adds to the warped crop, pictures in [0, 1].
 
         Returns:
@@ -59,6 +65,8 @@ class PortraitComposer:
         """
         flow = _sample(flow_2GG, self._crop_places, padding="border")
         region = torch.lerp(self._region, self._shut_region, shut) if shut > 0 else self._region
+        if lids > 0:
+            region = self._lids.draw(region, lids)
         flow = torch.where(self._fade > 0, flow, 0.0)
         moved = _sample(region, self._base + flow.permute(1, 2, 0) @ self._turn, padding="border")
         added = self._fade * _sample(residual_3SS, self._crop_places, padding="zeros")

@@ -1,57 +1,97 @@
-"""From speech of any length to landmarks, window by window, in constant memory."""
+"""From speech of any length to the landmarks of a living face, window by window, in constant memory."""
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from atldiff.face.topology import interocular_distance
+from atldiff.face.topology import INNER_LIP_PAIRS, JAW, MOUTH, interocular_distance
+from atldiff.landmarks.blink import Blinks, close_lids
+from atldiff.landmarks.expression import apply_expression
 from atldiff.landmarks.generator import LandmarkGenerator, feature_positions
+from atldiff.landmarks.head_motion import HeadMotion, move_head
 from atldiff.landmarks.rest import closing_displacement
-from atldiff.speech.activity import voice_activity
-from atldiff.speech.waveform import SAMPLE_RATE
+from atldiff.options import GenerationOptions
+from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.activity import ActivityMeter, voice_activity
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
+from atldiff.speech.windows import SpeechWindow, Windowing, speech_windows
 
-HOP = 8 * SAMPLE_RATE
-"""Samples of sound that one window of the encoder answers for."""
-
-MARGIN = SAMPLE_RATE
-"""Samples of sound heard before and after them."""
+_LIVELY_SECONDS = 0.75
+_LEVELS_HALF_LIFE_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class SpeechWindow:
-    """A stretch of sound: ``samples`` begin at sample ``start``, frames from ``begin`` to ``end`` seconds are its."""
+class Motion(ABC):
+    """Landmarks of one face for a stream of sound: what is spoken, then the expression, the blinks, the head.
 
-    samples: np.ndarray
-    start: int
-    begin: float
-    end: float
+    Args:
+        identity: (68, 2) identity landmarks in crop pixels; the crop is upright.
+        threshold: level in dB under which the mouth rests, see :func:`atldiff.speech.activity.activity_threshold`;
+            None: by what has been heard so far, as it must be for live sound.
+        options: frame rate, seed, look-ahead, and how much of each motion; the emotion is not ``auto``.
+    """
+
+    def __init__(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> None:
+        self._identity = identity
+        self._rest = closing_displacement(identity)
+        self._threshold = threshold
+        self._options = options
+        self._windowing = Windowing.for_look_ahead(options.look_ahead_s)
+        self._blinks = Blinks(options.seed)
+        self._head = HeadMotion(options.seed, options.head_motion)
+
+    def landmarks(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+        """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels.
+
+        With a look-ahead, a frame at time t hangs on no sound after t + ``look_ahead_s`` (nor does its threshold, if
+        that is None), and it is given as soon as one sample after that has come.
+        """
+        meter, heard, first = ActivityMeter(_LEVELS_HALF_LIFE_SECONDS), 0, 0
+        for window in speech_windows(blocks, self._windowing):
+            threshold = self._threshold
+            if threshold is None:
+                meter.hear(window.samples[heard - window.start :])
+                heard, threshold = window.start + len(window.samples), meter.threshold
+            last = min(frames, self._frames_before(window.end))
+            if last > first:
+                yield self._window_landmarks(window, np.arange(first, last), threshold)
+            first = max(first, last)
+
+    def _frames_before(self, seconds: float) -> float:
+        """How many frames lie before a time; a frame that lies at it, but for rounding, is not one of them."""
+        return seconds if seconds == float("inf") else math.ceil(seconds * self._options.fps - 1e-6)
+
+    def _window_landmarks(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
+        options, times = self._options, numbers / self._options.fps
+        landmarks = self._spoken(window, numbers, threshold)
+        landmarks = apply_expression(landmarks, self._identity, options.emotion, options.intensity)
+        if options.blink == "auto":
+            landmarks = close_lids(landmarks, self._blinks.closure(times))
+        ahead_s = self._windowing.after / SAMPLE_RATE
+        liveliness = _liveliness(window.samples, times - window.start / SAMPLE_RATE, threshold, ahead_s)
+        return move_head(landmarks, self._identity, liveliness[:, None] * self._head.pose(times))
+
+    def _spoken(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
+        """The speaking face, (F, 68, 2) float32; the mouth rests where there is no voice."""
+        spoken = self._displacements(window, numbers)
+        times = numbers / self._options.fps - window.start / SAMPLE_RATE
+        voice = voice_activity(window.samples, times, threshold)[:, None, None]
+        displacement = self._rest + voice * scale_mouth(spoken - self._rest, self._options.mouth)
+        return keep_lips_apart((self._identity + displacement).astype(np.float32))
+
+    @abstractmethod
+    def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
+        """What is spoken in the frames ``numbers``: (F, 68, 2) crop pixels from the identity landmarks."""
 
 
-def speech_windows(blocks: Iterable[np.ndarray], hop: int = HOP, margin: int = MARGIN) -> Iterator[SpeechWindow]:
-    """Cut a stream of 16 kHz mono blocks into overlapping windows."""
-    held, start, begin = np.zeros(0, dtype=np.float32), 0, 0
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while start + len(held) >= begin + hop + margin + 1:
-            used = held[: begin + hop + margin - start]
-            yield SpeechWindow(used, start, begin / SAMPLE_RATE, (begin + hop) / SAMPLE_RATE)
-            begin += hop
-            dropped = begin - margin - start
-            held, start = held[dropped:], start + dropped
-    yield SpeechWindow(held, start, begin / SAMPLE_RATE, float("inf"))
-
-
-class SpeechMotion:
-    """Landmarks of one face for a stream of sound.
+class FaceMotion(Motion):
+    """What :class:`~atldiff.landmarks.generator.LandmarkGenerator` hears in Whisper's features.
 
     Args:
         encoder, generator: the speech encoder and the landmark generator, on the same device.
-        identity: (68, 2) identity landmarks in crop pixels; the crop is upright.
-        fps: frames per second.
-        threshold: level in dB under which the mouth rests, see :func:`atldiff.speech.activity.activity_threshold`.
+        identity, threshold, options: see :class:`Motion`.
     """
 
     def __init__(
@@ -59,33 +99,49 @@ class SpeechMotion:
         encoder: WhisperEncoder,
         generator: LandmarkGenerator,
         identity: np.ndarray,
-        fps: float,
-        threshold: float,
+        threshold: float | None,
+        options: GenerationOptions,
     ) -> None:
+        super().__init__(identity, threshold, options)
         self._encoder = encoder
         self._generator = generator
-        self._identity = identity
-        self._rest = closing_displacement(identity)
-        self._fps = fps
-        self._threshold = threshold
-
-    def landmarks(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-        """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels."""
-        first = 0
-        for window in speech_windows(blocks):
-            last = frames if window.end == float("inf") else min(frames, int(np.ceil(window.end * self._fps)))
-            if last > first:
-                yield self._window_landmarks(window, np.arange(first, last))
-            first = max(first, last)
 
     @torch.no_grad()
-    def _window_landmarks(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
+    def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
         device = next(self._generator.parameters()).device
         sound = torch.from_numpy(window.samples).to(device)[None]
-        offset = window.start / SAMPLE_RATE
-        positions = feature_positions(torch.from_numpy(numbers), self._fps) - offset * FEATURE_RATE
+        offset = window.start / SAMPLE_RATE * FEATURE_RATE
+        positions = feature_positions(torch.from_numpy(numbers), self._options.fps) - offset
         identity = torch.from_numpy(self._identity).float().to(device)[None]
         moved = self._generator(self._encoder(sound), positions.to(device)[None], identity)[0].cpu().numpy()
-        spoken = moved * interocular_distance(self._identity)
-        voice = voice_activity(window.samples, numbers / self._fps - offset, self._threshold)[:, None, None]
-        return (self._identity + voice * spoken + (1 - voice) * self._rest).astype(np.float32)
+        return moved * interocular_distance(self._identity)
+
+
+def scale_mouth(displacement: np.ndarray, amplitude: float) -> np.ndarray:
+    """Displacements from the resting face, (F, 68, 2), with those of mouth and jaw ``amplitude`` times as large."""
+    scaled = displacement.copy()
+    scaled[:, JAW] *= amplitude
+    scaled[:, MOUTH] *= amplitude
+    return scaled
+
+
+def keep_lips_apart(landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks (F, 68, 2) of upright faces; inner lip points that have passed each other meet halfway."""
+    upper, lower = (list(points) for points in zip(*INNER_LIP_PAIRS, strict=True))
+    apart = landmarks.copy()
+    crossed = np.maximum(landmarks[:, upper, 1] - landmarks[:, lower, 1], 0) / 2
+    apart[:, upper, 1] -= crossed
+    apart[:, lower, 1] += crossed
+    return apart
+
+
+def _liveliness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_s: float) -> np.ndarray:
+    """Factor on the head's motion, (F,) from 0.5 in silence to 1 in speech; it changes within about a second.
+
+    Sound later than ``ahead_s`` after a frame does not count.
+    """
+    offsets = np.linspace(-_LIVELY_SECONDS, _LIVELY_SECONDS, 31)
+    offsets = offsets[offsets <= ahead_s]
+    around = (times[:, None] + offsets).ravel()
+    voice = voice_activity(samples, around, threshold).reshape(len(times), len(offsets))
+    return 0.5 + 0.5 * np.average(voice, axis=1, weights=1 + np.cos(np.pi * offsets / _LIVELY_SECONDS))

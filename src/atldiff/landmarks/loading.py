@@ -1,0 +1,77 @@
+"""The landmark part of a model folder: which generator it has, and the speech encoder that this one hears through."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atldiff.errors import ModelError
+from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
+from atldiff.landmarks.motion import FaceMotion
+from atldiff.landmarks.windows import WindowedMotion
+from atldiff.serialization import CONFIG_NAME, load_config, load_weights, read_json
+from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
+from atldiff.speech.whisper import WhisperEncoder
+
+LANDMARK_FOLDER = "landmark_generator"
+WAV2VEC2_FOLDER = "wav2vec2"
+"""Folder of the speech encoder in transformers' format, and its name in ``model_index.json``."""
+
+WHISPER = "whisper-tiny.en"
+
+
+@dataclass(frozen=True)
+class LandmarkPart:
+    """A kind of landmark generator with its configuration, its speech encoder and the motion made of both."""
+
+    generator: Any
+    config: Any
+    encoder: type[WhisperEncoder] | type[Wav2Vec2Encoder]
+    motion: Any
+
+
+LANDMARK_PARTS = {
+    "LandmarkGenerator": LandmarkPart(LandmarkGenerator, LandmarkGeneratorConfig, WhisperEncoder, FaceMotion),
+    "KFusionGenerator": LandmarkPart(KFusionGenerator, KFusionConfig, Wav2Vec2Encoder, WindowedMotion),
+}
+"""By the ``class_name`` in ``config.json``; without one it is the first."""
+
+
+def load_landmark_part(folder: Path, encoder_name: str) -> tuple[Any, Any]:
+    """The speech encoder and the landmark generator of a model folder.
+
+    Args:
+        encoder_name: ``whisper-tiny.en``; ``wav2vec2`` for the folder of that name in the model folder; otherwise
+            wav2vec2's hub name.
+
+    Raises:
+        InputError: transformers is needed and not installed.
+        ModelError: a part is missing or corrupt, or the encoder is not one for this generator.
+    """
+    values = read_json(folder / LANDMARK_FOLDER / CONFIG_NAME)
+    name = values.get("class_name", "LandmarkGenerator") if isinstance(values, dict) else None
+    if name not in LANDMARK_PARTS:
+        known = ", ".join(LANDMARK_PARTS)
+        raise ModelError(
+            f"{folder / LANDMARK_FOLDER / CONFIG_NAME} names the class {name!r}; expected one of {known}"
+        )
+    part = LANDMARK_PARTS[name]
+    if (part.encoder is WhisperEncoder) != (encoder_name == WHISPER):
+        wanted = repr(WHISPER) if part.encoder is WhisperEncoder else f"{WAV2VEC2_FOLDER!r} or a hub name"
+        raise ModelError(f"the speech encoder of {folder} is {encoder_name!r}; expected {wanted} for a {name}")
+    generator = part.generator(load_config(folder / LANDMARK_FOLDER, part.config))
+    load_weights(folder / LANDMARK_FOLDER, generator)
+    if part.encoder is WhisperEncoder:
+        return WhisperEncoder.from_package(), generator.eval()
+    encoder = _load_wav2vec2(folder, encoder_name)
+    if encoder.feature_size != generator.config.features:
+        sizes = f"{encoder.feature_size} features; expected {generator.config.features}"
+        raise ModelError(f"the speech encoder {encoder_name!r} of {folder} gives {sizes}")
+    return encoder, generator.eval()
+
+
+def _load_wav2vec2(folder: Path, name: str) -> Wav2Vec2Encoder:
+    if name != WAV2VEC2_FOLDER:
+        return Wav2Vec2Encoder.from_pretrained(name)
+    read_json(folder / WAV2VEC2_FOLDER / CONFIG_NAME)
+    return Wav2Vec2Encoder.from_pretrained(folder / WAV2VEC2_FOLDER)
