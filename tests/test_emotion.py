@@ -28,7 +28,6 @@ from atldiff.speech.emotion import (
     EmotionClassifier,
     EmotionClassifierConfig,
     classify_speech,
-    first_layers,
     pool_features,
     voiced_sound,
 )
@@ -207,15 +206,15 @@ def test_a_configuration_with_unknown_classes_is_refused() -> None:
         EmotionClassifier(EmotionClassifierConfig(trained_classes=("bored", "neutral")))
 
 
-def test_the_first_layers_are_those_of_the_encoder(encoder: WhisperEncoder) -> None:
+def test_a_layer_is_that_of_the_encoder(encoder: WhisperEncoder) -> None:
     waveform = torch.from_numpy(tone(0.5))[None]
     taken = []
     handle = encoder.blocks[1].register_forward_hook(lambda _module, _inputs, output: taken.append(output))
     encoder(waveform)
     handle.remove()
-    torch.testing.assert_close(first_layers(encoder, 2)(waveform), taken[0])
+    torch.testing.assert_close(encoder.layer(waveform, 2), taken[0])
     with pytest.raises(ModelError, match="layer 5"):
-        first_layers(encoder, 5)
+        encoder.layer(waveform, 5)
 
 
 @pytest.mark.parametrize("sound", [[], [np.zeros(0, np.float32)], [np.zeros(32000, np.float32)], [tone(0.2)]])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atldiff.speech.waveform import SAMPLE_RATE
-from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder, log_mel_spectrogram
+from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE, WhisperEncoder, log_mel_spectrogram
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def test_a_tone_lights_the_band_of_its_pitch() -> None:
 def test_features_come_at_fifty_hertz_for_any_length(encoder: WhisperEncoder) -> None:
     for samples in (320, 321, 3200, 19_200, 5 * SAMPLE_RATE):
         features = encoder(torch.zeros(1, samples))
-        assert features.shape == (1, max(1, -(-samples // 320)), 384)
+        assert features.shape == (1, max(1, -(-samples // 320)), FEATURE_SIZE)
 
 
 def test_features_change_where_the_sound_changes(encoder: WhisperEncoder) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 
 from atldiff.errors import ModelError
 from atldiff.options import EMOTIONS
-from atldiff.speech.waveform import SAMPLE_RATE
-from atldiff.speech.whisper import FEATURE_SIZE, MAX_SECONDS, WhisperEncoder
+from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.whisper import LAYER_SIZE, MAX_SECONDS, WhisperEncoder
 
 NEUTRAL = "neutral"
 MIN_VOICED_SECONDS = 0.3
@@ -42,7 +42,7 @@ class EmotionClassifierConfig:
     """
 
     layer: int = 2
-    features: int = FEATURE_SIZE
+    features: int = LAYER_SIZE
     hidden: int = 128
     dropout: float = 0.5
     trained_classes: tuple[str, ...] = tuple(name for name in EMOTIONS if name != "contempt")
@@ -51,7 +51,7 @@ class EmotionClassifierConfig:
 class EmotionClassifier(nn.Module):
     """Mean and standard deviation of the features over time, standardised, then a network of two layers.
 
-    The features are those of :func:`first_layers` of the speech encoder.
+    The features are one layer of the speech encoder, :meth:`~atldiff.speech.whisper.WhisperEncoder.layer`.
 
     The logits are over the eight classes of MEAD. Those outside ``config.trained_classes`` are minus
     infinity, so they have probability 0: the free corpora of emotional speech hold no *contempt*, and a
@@ -103,21 +103,6 @@ def pool_features(features_BTC: torch.Tensor, lengths_B: torch.Tensor | None = N
     mean = (features_BTC * weights).sum(dim=1)
     variance = ((features_BTC - mean[:, None]).square() * weights).sum(dim=1)
     return torch.cat([mean, variance.sqrt()], dim=1)
-
-
-def first_layers(encoder: WhisperEncoder, count: int) -> WhisperEncoder:
-    """The encoder cut off after ``count`` of its layers; it shares the weights of ``encoder``.
-
-    Raises:
-        ModelError: the encoder has fewer layers.
-    """
-    if not 1 <= count <= len(encoder.blocks):
-        raise ModelError(f"layer {count} of a speech encoder with {len(encoder.blocks)} layers was asked for")
-    shortened = WhisperEncoder(layers=0)
-    shortened.conv1, shortened.conv2, shortened.positions = encoder.conv1, encoder.conv2, encoder.positions
-    shortened.blocks = encoder.blocks[:count]
-    shortened.norm = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    return shortened.eval()
 
 
 def voiced_sound(blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -188,7 +173,7 @@ def classify_speech(
     if not len(sound):
         return NEUTRAL, {name: float(name == NEUTRAL) for name in EMOTIONS}
     waveform_BN = torch.from_numpy(sound)[None].to(classifier.feature_mean.device)
-    features_BTC = first_layers(encoder, classifier.config.layer)(waveform_BN)
+    features_BTC = encoder.layer(waveform_BN, classifier.config.layer)
     probabilities = F.softmax(classifier(features_BTC)[0].double(), dim=0).tolist()
     by_name = dict(zip(EMOTIONS, probabilities, strict=True))
     likeliest = max(by_name, key=by_name.__getitem__)

