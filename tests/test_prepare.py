@@ -1,6 +1,7 @@
 """Preparing clips: verdicts, resuming, determinism, the format as others read it."""
 
 import csv
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -21,8 +22,9 @@ import pyarrow.parquet
 import pytest
 
 from atldiff.cli import main
+from atldiff.data.index import open_index
 from atldiff.data.media_source import MediaSource, SourceClip
-from atldiff.data.parts import Task, Tools, kept_parts, make_part, part_path, read_part
+from atldiff.data.parts import Part, Task, Tools, kept_parts, make_part, part_path, read_part
 from atldiff.data.prepare import PrepareReport, prepare
 from atldiff.data.prepared import PreparedClips
 from atldiff.data.shards import write_shards
@@ -97,6 +99,14 @@ def test_each_fault_is_told(tmp_path: Path, face: np.ndarray, tools: Tools) -> N
     assert made("small", moving(small)).startswith("face too small: ")
     assert made("cut", np.concatenate([moving(face, 6), moving(other, 6)])) == "a cut: the picture jumps at 0.24 s"
     assert made("short", moving(face, 5), sine(0.2, 48_000)) == "too short: 5 frames, expected at least 8"
+    silence = np.zeros((1, 23_040), np.float32)
+    hiss = np.random.default_rng(0).normal(0, 2e-4, silence.shape).astype(np.float32)
+    assert made("still", moving(face), silence) == (
+        "silent: -90 dB of full scale where it is loudest, expected at least -60"
+    )
+    assert made("hiss", moving(face), silence + hiss).startswith("silent: -7")
+    assert made("late", moving(face), np.append(silence, sound, axis=1)).startswith("silent: ")
+    assert made("quiet", moving(face), sound / 200) == ""
     assert made("mute", moving(face), None) == (
         "cannot be read: mute.mp4 has no sound track; expected a sound file or a video with sound"
     )
@@ -236,6 +246,9 @@ def test_the_report_counts(undisturbed: tuple[Path, PrepareReport]) -> None:
     card = (folder / "README.md").read_text()
     assert "4 usable clips of 5" in card
     assert "| cannot be read | 1 |" in card
+    assert "The sound of made was moved" in card
+    assert "| 3 | contempt | 0 |" in card
+    assert "single files" not in card
 
 
 def test_the_reader_gives_what_was_prepared(undisturbed: tuple[Path, PrepareReport], face: np.ndarray) -> None:
@@ -247,6 +260,7 @@ def test_the_reader_gives_what_was_prepared(undisturbed: tuple[Path, PrepareRepo
     clip = clips.split("val")[0]
     assert clip.landmarks().shape == (FRAMES, 68, 2)
     assert clip.frames(3, 5).shape == (5, 128, 128, 3)
+    assert clip.info.emotion_id is None
     waveform = clip.waveform()
     assert len(waveform) == round(FRAMES / 25 * SAMPLE_RATE)
     assert abs(burst_time(waveform, SAMPLE_RATE) - 0.1) < 0.005
@@ -282,6 +296,96 @@ def test_a_complete_folder_is_left_alone(tree: Path, undisturbed: tuple[Path, Pr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+def test_what_is_lost_of_a_finished_folder_is_made_again(
+    tree: Path, undisturbed: tuple[Path, PrepareReport], tmp_path: Path
+) -> None:
+    """One shard is gone, the other is cut short in its second clip and damaged in its first."""
+    folder = shutil.copytree(undisturbed[0], tmp_path / "prepared")
+    first, second = PreparedClips.open(folder).split("train")
+    (folder / "shards" / "val-000000.tar").unlink()
+    shard = folder / "shards" / first.info.shard
+    overwrite(shard, *first.info.members["video"])
+    os.truncate(shard, sum(second.info.members["video"]) - 1)
+    assert prepare("clips", tree, folder, workers=1).processed == 4  # the file that is no video is tried again, too
+    assert contents(folder) == contents(undisturbed[0])
+
+
+def overwrite(path: Path, offset: int, size: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(bytes(size))
+
+
+def test_a_known_clip_is_kept_if_it_and_its_sound_can_be_read(
+    tree: Path, undisturbed: tuple[Path, PrepareReport], tmp_path: Path, tools: Tools
+) -> None:
+    source = shutil.copytree(tree, tmp_path / "source")
+    rows, _ = open_index(shutil.copytree(undisturbed[0], source / "out"))
+    known = next(row for row in rows if row["key"] == "made/a/1")
+    shard = source / "out" / "shards" / known["shard"]
+    task = dataclasses.replace(task_of(source / "1.mp4"), known=known)
+
+    def made() -> Part:
+        make_part(task, tools)
+        return read_part(task.part)
+
+    kept = made()
+    assert kept.row["rejected"] == ""
+    for member in ("video", "landmarks"):
+        overwrite(shard, known[f"{member}_offset"], known[f"{member}_size"])
+        again = made()
+        assert again.video == kept.video
+        assert np.array_equal(again.landmarks, kept.landmarks)
+        shutil.copy(undisturbed[0] / "shards" / known["shard"], shard)
+    (source / "1.mp4").write_text("no longer a video")
+    assert made().row["rejected"].startswith("cannot be read: 1.mp4 ")
+    write_video(source / "1.mp4", np.zeros((FRAMES, 64, 64, 3), np.uint8), samples=np.zeros((1, 23_040), np.float32))
+    assert made().row["rejected"].startswith("silent: ")
+    assert made().trace is None
+
+
+def test_a_lag_that_leaves_no_sound_makes_a_clip_silent(tree: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(tree / "0.mp4", source)
+    shutil.copy(tree / "1.mp4", source)
+    (source / "clips.csv").write_text("path,audio_lag_s\n0.mp4,-1\n1.mp4,0\n")
+    report = prepare("clips", source, tmp_path / "prepared", workers=1)
+    assert report.rejected == {"silent": 1}
+    assert report.usable == 1
+
+
+def test_flat_files_are_told_and_may_not_take_the_name_of_known_ones(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, folder = tmp_path / "flat", tmp_path / "prepared"
+    source.mkdir()
+    shutil.copy(tree / "0.mp4", source / "a.mp4")
+    shutil.copy(tree / "1.mp4", source / "b.mp4")
+    for _ in range(2):
+        assert main(["prepare", "clips", str(source), str(folder), "--workers", "1"]) == 0
+        said = capsys.readouterr().out
+        assert "2 (2 of them single files directly in SRC" in said
+        assert "not known, none taken out; estimated" in said
+    card = (folder / "README.md").read_text()
+    assert "**2 of the speakers are single files**" in card
+    assert "The sound of flat is as it was: nothing was taken out." in card
+    shutil.copy(tree / "2.mp4", source / "a.mov")
+    with pytest.raises(InputError, match=r"holds the clip flat/a/a, and now .*/flat/a\.mov and .*/flat/a\.mp4;"):
+        prepare("clips", source, folder, workers=1)
+    (source / "a.mp4").unlink()
+    assert prepare("clips", source, folder, workers=1).processed == 1, "a.mov is another clip than a.mp4 was"
+
+
+def test_output_that_nobody_reads_ends_quietly(tree: Path, undisturbed: tuple[Path, PrepareReport]) -> None:
+    command = [sys.executable, "-m", "atldiff.cli", "prepare", "clips", str(tree), str(undisturbed[0])]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 def test_the_command_line_tells_what_is_there(
     tree: Path, undisturbed: tuple[Path, PrepareReport], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,9 +399,9 @@ def test_the_command_line_tells_what_is_there(
     assert main(["prepare", "clips", str(tree / "text.mp4"), str(folder)]) == 2
 
 
-def test_an_unwritable_destination_is_told(tree: Path) -> None:
+def test_an_unwritable_destination_is_told(tree: Path, portrait: Path) -> None:
     with pytest.raises(OutputError, match="cannot write to"):
-        prepare("clips", tree, tree / "text.mp4" / "x")
+        prepare("clips", tree, portrait / "x")
 
 
 def test_what_does_not_go_together_is_refused(
@@ -310,8 +414,14 @@ def test_what_does_not_go_together_is_refused(
         prepare("clips", tree, folder, fps=30)
     with pytest.raises(InputError, match=r"holds 3 clips that are not among the 2 to prepare, for example made/"):
         prepare("clips", tree, folder, limit=2)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("")
     with pytest.raises(InputError, match="holds other files"):
-        prepare("clips", tree, tree)
+        prepare("clips", tree, tmp_path / "full")
+    (tmp_path / "link").symlink_to(tree)
+    for inside in (tree, tree / "prepared", tmp_path / "link", tmp_path / "link" / "a" / ".." / "prepared"):
+        with pytest.raises(InputError, match=r"is the source folder .* or lies in it"):
+            prepare("clips", tree, inside)
     with pytest.raises(InputError, match="size is 100; expected a multiple of 16"):
         prepare("clips", tree, tmp_path / "x", size=100)
     with pytest.raises(InputError, match="workers is 0"):

@@ -312,10 +312,10 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert [clip.key for clip in list_clips("clips", tmp_path / "tree")] == ["tree/anna/a", "tree/bob/b"]
 
 
-def test_manifest(tmp_path: Path) -> None:
+def test_manifest(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
     write_manifest(
         tmp_path,
-        "\ufeffpath,corpus,speaker,emotion,split,audio_lag_s,width",
+        "\ufeffpath,corpus,speaker,emotion,split,audio_lag_s,wdith",
         "lrwar/sp16/11420.mp4,LRW-AR,sp16,,train,0.05,256",
         "x/y.mp4,Own,Jörg,happy,val,-0.1,256",
         "x/z.mp4,,,,test,,",
@@ -329,6 +329,7 @@ def test_manifest(tmp_path: Path) -> None:
     assert first.picture == first.sound == MediaSource(tmp_path / "lrwar/sp16/11420.mp4")
     assert (clips["Own/J_rg/x-y"].emotion, clips["Own/J_rg/x-y"].audio_lag_s) == ("happy", -0.1)
     assert clips[f"{corpus}/x/z"].audio_lag_s is None
+    assert "not used: wdith; those that are: path, corpus, speaker, emotion, split, audio_lag_s" in warnings.text
 
 
 def test_manifest_of_paths_alone(tmp_path: Path) -> None:
@@ -347,6 +348,8 @@ def test_manifest_of_paths_alone(tmp_path: Path) -> None:
         (",,,", "path is ''; expected a path inside the folder"),
         ("x.mp4,,,soon", "audio_lag_s is 'soon'; expected seconds"),
         ("x.mp4,,,nan", "audio_lag_s is 'nan'; expected seconds"),
+        ("x.mp4,,,-5", "audio_lag_s is '-5'; expected seconds from -1 to 1"),
+        ("x.mp4,,,1.01", "audio_lag_s is '1.01'; expected seconds from -1 to 1"),
         ("x.mp4,bored,,", "emotion is 'bored'; expected nothing or one of angry, fear"),
         ("x.mp4,,dev,", "split is 'dev'; expected a split in every row or in none"),
         ("./good.mp4,,,", "'good.mp4' is listed in line 2 too; expected one row a clip"),
@@ -362,6 +365,12 @@ def test_manifest_mistakes_are_named_with_their_line(tmp_path: Path, row: str, m
 def test_manifest_that_is_none(tmp_path: Path) -> None:
     write_manifest(tmp_path, "file,speaker", "a.mp4,b")
     with pytest.raises(InputError, match=r"lacks the column 'path'; it has \['file', 'speaker'\]"):
+        list_clips("clips", tmp_path)
+    write_manifest(tmp_path, "path,speaker")
+    with pytest.raises(InputError, match=r"clips\.csv has a header and no rows; expected one row a clip"):
+        list_clips("clips", tmp_path)
+    write_manifest(tmp_path)
+    with pytest.raises(InputError, match="lacks the column 'path'"):
         list_clips("clips", tmp_path)
     write_manifest(tmp_path, "path,split", "a.mp4,validation")
     with pytest.raises(InputError, match="split is 'validation'; expected nothing or one of train, val, test"):
@@ -455,9 +464,14 @@ def test_limit_takes_from_every_split_and_speaker_in_turn(tmp_path: Path) -> Non
     assert set(counts.values()) == {3}
     assert [clip.key for clip in list_clips("grid", tmp_path, limit=3 * 34) if clip.speaker == "s7"] == [
         "GRID/s7/bbaf1n",
-        "GRID/s7/bbaf4n",
-        "GRID/s7/bbaf7n",
+        "GRID/s7/bbaf3n",
+        "GRID/s7/bbaf6n",
     ]
+    chosen: set[SourceClip] = set()
+    for limit in (*range(1, 40), 100, 150, 200, 306, 307):
+        before, chosen = chosen, set(list_clips("grid", tmp_path, limit=limit))
+        assert before < chosen
+        assert len(chosen) == limit
     assert list_clips("grid", tmp_path, limit=1000) == everything
     with pytest.raises(InputError, match="limit is 0; expected at least 1 clip"):
         list_clips("grid", tmp_path, limit=0)

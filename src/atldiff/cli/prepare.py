@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="N", type=int, help="processes (default: one for each processor)")
     add("--size", metavar="N", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--fps", metavar="X", type=float, default=25.0, help="frames per second (default: %(default)g)")
-    add("--limit", metavar="N", type=int, help="at most so many clips, spread over the speakers")
+    add("--limit", metavar="N", type=int, help="at most so many clips, spread over the speakers; more adds to them")
     add("--view", metavar="NAME", default="front", help="camera of MEAD (default: %(default)s)")
 
 
@@ -42,6 +42,12 @@ def run(arguments: argparse.Namespace) -> None:
     print(_table(report))
 
 
+def _lone(speakers: int) -> str:
+    if not speakers:
+        return ""
+    return f" ({speakers} of them single files directly in SRC, each taken for a speaker: who speaks is not known)"
+
+
 def _table(report: "PrepareReport") -> str:
     reasons = ", ".join(f"{count} {kind}" for kind, count in report.rejected.items())
     lines = [
@@ -49,7 +55,7 @@ def _table(report: "PrepareReport") -> str:
         ("usable", f"{report.usable}"),
         ("rejected", f"{report.clips - report.usable}" + (f" ({reasons})" if reasons else "")),
         ("hours", f"{report.hours:.2f}"),
-        ("speakers", f"{report.speakers}"),
+        ("speakers", f"{report.speakers}" + _lone(report.lone_speakers)),
         *((f"lag of {corpus}", str(lag)) for corpus, lag in report.lags.items()),
     ]
     width = max(len(name) for name, _ in lines)

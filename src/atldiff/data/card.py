@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atldiff.data.sync import LagEstimate
+from atldiff.options import EMOTIONS
 
 _WIDEST_INTERVAL_S = 0.08
 _LEAST_CORRELATION = 0.3
@@ -30,8 +31,7 @@ WebDataset's layout with four files for each usable clip:
 | `KEY.flac` | 16 kHz, mono, 16 bit; the first sample belongs to the first frame |
 | `KEY.mp4` | H.264, {size}×{size}, {fps:g} frames a second; frame k is at k/{fps:g} s |
 
-Every clip has one square, upright crop that stays put. Its landmarks are MediaPipe's, mapped to the 68 points. The
-sound's lag behind the picture has been taken out; `audio_lag_s` says how much."""
+Every clip has one square, upright crop that stays put. Its landmarks are MediaPipe's, mapped to the 68 points."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,18 @@ class CorpusLag:
     @property
     def inferred_s(self) -> float:
         """What is taken out of clips whose lag is not stated: the estimate, or nothing where it is not certain."""
+        return round(self.estimate.lag_s, 3) if self.estimate and self._is_certain else 0.0
+
+    @property
+    def _is_certain(self) -> bool:
         lag = self.estimate
-        if lag is None or lag.high_s - lag.low_s > _WIDEST_INTERVAL_S or lag.r < _LEAST_CORRELATION:
-            return 0.0
-        return round(lag.lag_s, 3)
+        return lag is not None and lag.high_s - lag.low_s <= _WIDEST_INTERVAL_S and lag.r >= _LEAST_CORRELATION
 
     def __str__(self) -> str:
-        taken = f"{self.inferred_s:+.3f} s" if self.stated_s is None else f"{self.stated_s:+.3f} s as stated"
+        if self.stated_s is not None:
+            taken = f"{self.stated_s:+.3f} s as stated"
+        else:
+            taken = f"{self.inferred_s:+.3f} s" if self._is_certain else "not known, none taken out"
         if self.estimate is None:
             return f"{taken}; no clip to estimate it from"
         lag = self.estimate
@@ -68,22 +73,26 @@ def rejection_counts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
-def data_card(kind: str, size: int, fps: float, rows: list[dict[str, Any]], lags: dict[str, CorpusLag]) -> str:
+def data_card(
+    kind: str, size: int, fps: float, rows: list[dict[str, Any]], lags: dict[str, CorpusLag], lone_speakers: int
+) -> str:
     """The card in Markdown.
 
     Args:
         kind: of the source tree; picks the licence.
         rows: of the index.
         lags: by corpus.
+        lone_speakers: usable clips that each count as a speaker because nothing tells who speaks in them.
     """
     usable = [row for row in rows if not row["rejected"]]
     sections = [
         f"# Prepared talking-face clips: {', '.join(sorted({row['corpus'] for row in rows}))}",
         f"{len(usable)} usable clips of {len(rows)}, {hours(usable):.2f} hours, {speakers(usable)} speakers. "
-        "Written by `atldiff prepare`; no speaker is in two splits unless the source itself puts it there.",
+        "Written by `atldiff prepare`; no speaker is in two splits unless the source itself puts it there."
+        + _lone(lone_speakers),
         "## Clips\n\n" + _counts(usable),
         "## Emotions\n\n" + _emotions(usable),
-        "## Lag of the sound\n\n" + "\n".join(f"- {corpus}: {lag}" for corpus, lag in lags.items()),
+        "## Lag of the sound\n\n" + "\n".join(f"- {corpus}: {lag}" for corpus, lag in lags.items()) + _moved(usable),
         "## Rejected\n\n" + _rejected(rows),
         "## Format\n\n" + _FORMAT.format(size=size, fps=fps),
         "## Licence\n\n" + LICENCES[kind] + " Prepared clips are copies of their source: its licence goes with them.",
@@ -112,9 +121,33 @@ def _counts(usable: list[dict[str, Any]]) -> str:
     return _table(("corpus", "split", "clips", "speakers", "hours"), lines)
 
 
+def _lone(speakers: int) -> str:
+    if not speakers:
+        return ""
+    return (
+        f"\n\n**{speakers} of the speakers are single files** that lie directly in the source folder: nothing tells "
+        "who speaks in them, so each counts as a speaker of its own, and a person who is in several may be in two "
+        "splits. Sub-folders by speaker, or a `clips.csv`, mend that."
+    )
+
+
+def _moved(usable: list[dict[str, Any]]) -> str:
+    """What was done about the lag, corpus by corpus."""
+    corpora = sorted({row["corpus"] for row in usable})
+    moved = sorted({row["corpus"] for row in usable if row["audio_lag_s"]})
+    still = [corpus for corpus in corpora if corpus not in moved]
+    said = "\n\n`audio_lag_s` says of every clip how much was taken out of its sound."
+    if moved:
+        said += f" The sound of {', '.join(moved)} was moved by that to meet the picture."
+    if still:
+        said += f" The sound of {', '.join(still)} is as it was: nothing was taken out."
+    return said
+
+
 def _emotions(usable: list[dict[str, Any]]) -> str:
-    counts = Counter(row["emotion"] or "not known" for row in usable)
-    return _table(("emotion", "clips"), sorted(counts.items()))
+    counts = Counter(row["emotion"] for row in usable)
+    numbered = [(number, emotion, counts[emotion]) for number, emotion in enumerate(EMOTIONS)]
+    return _table(("class", "emotion", "clips"), [*numbered, ("", "not known", counts[""])])
 
 
 def _rejected(rows: list[dict[str, Any]]) -> str:

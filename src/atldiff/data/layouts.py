@@ -18,6 +18,8 @@ from atldiff.errors import InputError
 from atldiff.options import EMOTIONS
 
 MANIFEST_NAME = "clips.csv"
+MANIFEST_COLUMNS = ("path", "corpus", "speaker", "emotion", "split", "audio_lag_s")
+LARGEST_LAG_S = 1.0
 VIEWS = ("front", "left_30", "left_60", "right_30", "right_60", "top", "down")
 """MEAD's cameras."""
 
@@ -284,25 +286,29 @@ def folder_clips(source: Path) -> list[SourceClip]:
     """Any folder of videos with sound, at any depth, or the clips that its ``clips.csv`` lists.
 
     Without ``clips.csv`` the corpus is the folder's name and the speaker the first sub-folder. Nothing tells who
-    speaks in files that lie directly in the folder, so each is taken for another speaker (a warning says so): if one
-    person is in several of them, sort them into sub-folders or write a ``clips.csv``, or else that person may be in
-    two splits.
+    speaks in files that lie directly in the folder, so each is taken for another speaker (a warning, the report and
+    the card say so): if one person is in several of them, sort them into sub-folders or write a ``clips.csv``, or
+    else that person may be in two splits.
 
     Columns of ``clips.csv``: ``path`` inside the folder; all others may be missing or empty. ``corpus`` and
     ``speaker``: as without the file. ``emotion``: one of :data:`atldiff.options.EMOTIONS`. ``split``: ``train``,
     ``val`` or ``test``, in every row or in none, and taken as stated even if that puts a speaker in two splits.
-    ``audio_lag_s``: how many seconds the sound trails the picture; estimated where it is empty. A listed file that
-    does not exist is a clip all the same, so that preparing rejects it with the reason.
+    ``audio_lag_s``: how many seconds the sound trails the picture, at most 1 either way; estimated where it is empty.
+    Other columns are left out with a warning. A listed file that does not exist is a clip all the same, so that
+    preparing rejects it with the reason.
 
     Raises:
         InputError: ``clips.csv`` cannot be read, or a row has a mistake; the text gives the line.
     """
     manifest = source / MANIFEST_NAME
     if manifest.is_file():
-        return _listed_clips(source, manifest)
-    files = [file for file in list_files(source) if _is_video(file)]
-    _warn_of_flat(source, files)
-    return [_folder_clip(source, file, {}) for file in files]
+        clips = _listed_clips(source, manifest)
+    else:
+        clips = [_folder_clip(source, file, {}) for file in list_files(source) if _is_video(file)]
+    lone = [PurePosixPath(clip.picture.inside(source)) for clip in clips if clip.lone]
+    if len(lone) > 1:
+        _warn_of(lone, f"clips lie directly in {source} and are each taken for another speaker")
+    return clips
 
 
 def _listed_clips(source: Path, manifest: Path) -> list[SourceClip]:
@@ -320,21 +326,29 @@ def _listed_clips(source: Path, manifest: Path) -> list[SourceClip]:
         except InputError as error:
             raise InputError(f"{manifest}, line {line}: {error}") from error
         lines[path] = line
-    _warn_of_flat(source, [_listed_path(row) for _, row in rows if not row["speaker"]])
     return clips
 
 
 def _read_rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and the known columns of every row; a column that is missing is empty."""
-    columns = ("path", "corpus", "speaker", "emotion", "split", "audio_lag_s")
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            if "path" not in (reader.fieldnames or ()):
-                raise InputError(f"{manifest} lacks the column 'path'; it has {reader.fieldnames}")
-            return [(reader.line_num, {name: (row.get(name) or "").strip() for name in columns}) for row in reader]
+            columns = list(reader.fieldnames or ())
+            rows = [
+                (reader.line_num, {name: (row.get(name) or "").strip() for name in MANIFEST_COLUMNS})
+                for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{manifest} cannot be read ({error}); expected comma-separated values in UTF-8") from error
+    if "path" not in columns:
+        raise InputError(f"{manifest} lacks the column 'path'; it has {columns}")
+    if not rows:
+        raise InputError(f"{manifest} has a header and no rows; expected one row a clip")
+    if unknown := [name for name in columns if name not in MANIFEST_COLUMNS]:
+        known = ", ".join(MANIFEST_COLUMNS)
+        _log.warning("%s: columns that are not used: %s; those that are: %s", manifest, ", ".join(unknown), known)
+    return rows
 
 
 def _listed_path(row: dict[str, str]) -> PurePosixPath:
@@ -363,6 +377,7 @@ def _folder_clip(source: Path, path: PurePosixPath, row: dict[str, str]) -> Sour
         picture=media,
         sound=media,
         audio_lag_s=_seconds(lag) if lag else None,
+        lone=not row.get("speaker") and len(path.parts) == 1,
     )
 
 
@@ -371,8 +386,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not math.isfinite(seconds):
-        raise InputError(f"audio_lag_s is {text!r}; expected seconds")
+    if not abs(seconds) <= LARGEST_LAG_S:
+        raise InputError(f"audio_lag_s is {text!r}; expected seconds from {-LARGEST_LAG_S:g} to {LARGEST_LAG_S:g}")
     return seconds
 
 
@@ -381,9 +396,3 @@ def _name_below(speaker: str, path: PurePosixPath) -> str:
     parts = path.with_suffix("").parts
     start = parts.index(speaker) + 1 if speaker in parts[:-1] else 0
     return "-".join(parts[start:])
-
-
-def _warn_of_flat(source: Path, files: list[PurePosixPath]) -> None:
-    flat = [file for file in files if len(file.parts) == 1]
-    if len(flat) > 1:
-        _warn_of(flat, f"clips lie directly in {source} and are each taken for another speaker")

@@ -82,6 +82,7 @@ class SourceClip:
         sound: may be the same as ``picture``: the video's own sound.
         audio_lag_s: seconds that the sound trails the picture; None where nobody stated it.
         text: the words spoken; empty if not known.
+        lone: nothing tells who speaks, so that the file counts as a speaker of its own.
     """
 
     key: str
@@ -94,6 +95,7 @@ class SourceClip:
     sound: MediaSource
     audio_lag_s: float | None
     text: str = ""
+    lone: bool = False
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ A part is an uncompressed npz: ``row`` (JSON), and for a clip that is not reject
 bytes), ``sound`` (16 kHz, 16 bit, the lag still in it) and ``trace``, what its lips and its sound say about the lag.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -17,10 +18,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from atldiff.data import quality
-from atldiff.data.encoding import decode_landmarks, encode_video
+from atldiff.data.encoding import encode_video
 from atldiff.data.index import EMPTY_ROW
 from atldiff.data.media_source import MediaSource, SourceClip
-from atldiff.data.prepared import MEMBERS, SHARDS_NAME
+from atldiff.data.prepared import PARTS_NAME, PreparedClip, clip_info
 from atldiff.data.sync import LagTrace, SyncMeter
 from atldiff.data.tracking import Footage, fill_gaps, track_landmarks
 from atldiff.errors import InputError, OutputError
@@ -29,8 +30,6 @@ from atldiff.face.detection import FaceDetector
 from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import read_waveform
-
-PARTS_NAME = ".parts"
 
 _FULL_SCALE = 32767
 
@@ -93,7 +92,7 @@ def make_part(task: Task, tools: Tools) -> None:
     Raises:
         OutputError: the part cannot be written.
     """
-    part = _new_part(task, tools) if task.known is None else _known_part(task, task.known, tools)
+    part = _known_part(task, task.known, tools) if task.known else _new_part(task, tools)
     stream = io.BytesIO()
     arrays = {"row": np.frombuffer(json.dumps(part.row).encode(), np.uint8)}
     if part.trace is not None:
@@ -113,13 +112,25 @@ def read_part(path: Path, row_only: bool = False) -> Part:
     Raises:
         InputError: it is damaged or not there.
     """
+    with _arrays_of(path) as arrays:
+        row = json.loads(arrays["row"].tobytes())
+        trace = LagTrace.from_array(arrays["trace"]) if "trace" in arrays else None
+        if row_only or trace is None:
+            return Part(row, np.empty(0), b"", np.empty(0), trace)
+        return Part(row, arrays["landmarks"], arrays["video"].tobytes(), arrays["sound"], trace)
+
+
+def read_sound(path: Path) -> np.ndarray:
+    """The sound alone of a part whose clip is not rejected. Raises InputError as :func:`read_part` does."""
+    with _arrays_of(path) as arrays:
+        return arrays["sound"]
+
+
+@contextlib.contextmanager
+def _arrays_of(path: Path) -> Iterator[Any]:
     try:
         with np.load(path) as arrays:
-            row = json.loads(arrays["row"].tobytes())
-            trace = LagTrace.from_array(arrays["trace"]) if "trace" in arrays else None
-            if row_only or trace is None:
-                return Part(row, np.empty(0), b"", np.empty(0), trace)
-            return Part(row, arrays["landmarks"], arrays["video"].tobytes(), arrays["sound"], trace)
+            yield arrays
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); delete it and run the preparation again") from error
 
@@ -144,7 +155,7 @@ def _new_part(task: Task, tools: Tools) -> Part:
         sound = _heard(task.clip.sound)
         with task.clip.picture.open() as picture:
             footage = Footage.open(picture).at(task.fps)[: round(len(sound) * task.fps / SAMPLE_RATE)]
-            rejected = quality.length_verdict(len(footage))
+            rejected = quality.length_verdict(len(footage)) or _silence(sound, len(footage), task.fps)
             landmarks = np.empty(0) if rejected else track_landmarks(footage, tools.detector)
             rejected = (
                 rejected
@@ -155,8 +166,7 @@ def _new_part(task: Task, tools: Tools) -> Part:
                 return _rejected(task, rejected)
             landmarks, video, rejected = _crops(footage, fill_gaps(landmarks), task)
     except InputError as error:
-        reason = " ".join(str(error).replace(f"{task.source}{os.sep}", "").split())
-        return _rejected(task, f"{quality.UNREADABLE}: {reason}")
+        return _unreadable(task, error)
     return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, tools.meter)
 
 
@@ -176,20 +186,29 @@ def _crops(footage: Footage, landmarks: np.ndarray, task: Task) -> tuple[np.ndar
 
 
 def _known_part(task: Task, known: dict[str, Any], tools: Tools) -> Part:
-    """The part of a clip that an earlier run prepared: crops and landmarks as they are, the sound read again."""
+    """The part of a clip that an earlier run prepared: crops and landmarks as they are, the sound read again.
+
+    Where the shard does not give them back whole, the clip is prepared anew.
+    """
     if known["rejected"]:
         return _rejected(task, known["rejected"])
-    shard = task.destination / SHARDS_NAME / known["shard"]
-    members = {}
+    clip = PreparedClip(clip_info(known), task.destination)
     try:
-        with shard.open("rb") as stream:
-            for name in MEMBERS:
-                stream.seek(known[f"{name}_offset"])
-                members[name] = stream.read(known[f"{name}_size"])
+        landmarks, video = clip.landmarks(), clip.member("video")
+        clip.frames(len(landmarks) - 1, 1)
+    except InputError:
+        return _new_part(task, tools)
+    try:
         sound = _heard(task.clip.sound)
-    except OSError as error:
-        raise InputError(f"{shard} cannot be read ({error.strerror}); it holds {task.clip.key}") from error
-    return _whole(task, decode_landmarks(members["landmarks"]), members["video"], sound, tools.meter)
+    except InputError as error:
+        return _unreadable(task, error)
+    rejected = _silence(sound, len(landmarks), task.fps)
+    return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, tools.meter)
+
+
+def _silence(sound: np.ndarray, frames: int, fps: Fraction) -> str:
+    """The verdict on what is heard of (samples,) int16 during so many frames."""
+    return quality.sound_verdict(as_waveform(sound[: round(frames * SAMPLE_RATE / fps)]))
 
 
 def _heard(source: MediaSource) -> np.ndarray:
@@ -206,6 +225,11 @@ def _whole(task: Task, landmarks: np.ndarray, video: bytes, sound: np.ndarray, m
 def as_waveform(sound: np.ndarray) -> np.ndarray:
     """(samples,) int16 → float32 in [-1, 1]."""
     return sound.astype(np.float32) / _FULL_SCALE
+
+
+def _unreadable(task: Task, error: InputError) -> Part:
+    reason = " ".join(str(error).replace(f"{task.source}{os.sep}", "").split())
+    return _rejected(task, f"{quality.UNREADABLE}: {reason}")
 
 
 def _rejected(task: Task, reason: str) -> Part:

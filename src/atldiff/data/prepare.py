@@ -18,11 +18,11 @@ import numpy as np
 from atldiff.data.card import CorpusLag, data_card, hours, rejection_counts, speakers
 from atldiff.data.encoding import encode_landmarks, encode_sound
 from atldiff.data.index import open_index, write_index
-from atldiff.data.parts import Part, Task, as_waveform, is_made, kept_parts, read_part, stated_row
-from atldiff.data.prepared import INDEX_NAME, require_pyarrow
-from atldiff.data.quality import UNREADABLE, UNRELATED_LIPS
+from atldiff.data.parts import Part, Task, as_waveform, is_made, kept_parts, read_part, read_sound, stated_row
+from atldiff.data.prepared import INDEX_NAME, MEMBERS, SHARDS_NAME, require_pyarrow
+from atldiff.data.quality import SILENT, UNREADABLE, UNRELATED_LIPS, sound_verdict
 from atldiff.data.shards import write_shards
-from atldiff.data.sources import list_clips
+from atldiff.data.sources import list_clips, namesakes
 from atldiff.data.sync import LAGS, LagEstimate, estimate_lag, lips_unrelated, sync_correlation
 from atldiff.data.workers import make_parts
 from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, workplace
@@ -47,6 +47,7 @@ class PrepareReport:
         clips: all of them, usable or not.
         rejected: how many for each kind of reason.
         hours, speakers: of the usable ones.
+        lone_speakers: how many of the speakers are single files, of which nothing tells who speaks in them.
         lags: by corpus.
     """
 
@@ -57,6 +58,7 @@ class PrepareReport:
     rejected: dict[str, int]
     hours: float
     speakers: int
+    lone_speakers: int
     lags: dict[str, CorpusLag]
 
 
@@ -85,8 +87,8 @@ def prepare(
         progress: called with (clips done, all clips).
 
     Raises:
-        InputError: there are no such clips, other settings than before, or clips that ``destination`` holds are no
-            longer listed; a worker process died.
+        InputError: there are no such clips, ``destination`` lies in ``source``, other settings than before, or clips
+            that ``destination`` holds are no longer listed; a worker process died.
         OutputError: something cannot be written; what is done is kept.
     """
     require_pyarrow()
@@ -95,17 +97,25 @@ def prepare(
     if size not in SIZES:
         raise InputError(f"size is {size}; expected a multiple of 16 from {SIZES.start} to {SIZES.stop - 1}")
     rate = frame_rate(fps)
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            f"{destination} is the source folder {source} or lies in it; expected a folder outside of it"
+        )
     settings = {"kind": kind, "size": size, "fps": float(rate), "view": view}
     clips = list_clips(kind, source, view=view, limit=limit)
     rows, record = open_index(destination) if (destination / INDEX_NAME).is_file() else ([], None)
     check_settings(destination, settings, record)
-    known = {row["key"]: row for row in rows}
-    tasks = [Task(clip, source, destination, size, rate, _reusable(known.get(clip.key))) for clip in clips]
-    _refuse_shrinking(tasks, known.keys() | kept_parts(destination), destination)
+    lost = _lost(rows, destination)
+    known = {(row["key"], row["source"]): row for row in rows if row["key"] not in lost and _is_reusable(row)}
+    tasks = [
+        Task(clip, source, destination, size, rate, known.get((clip.key, clip.picture.inside(source))))
+        for clip in clips
+    ]
+    _refuse_shrinking(tasks, {row["key"] for row in rows} | kept_parts(destination), destination)
     listing = _digest(tasks)
-    if record is not None and record["listing"] == listing and _is_complete(destination):
+    if record is not None and record["listing"] == listing and not lost and _is_complete(destination):
         remove_leftovers(destination)
-        return _report(destination, None, rows, _lags(record))
+        return _report(tasks, None, rows, _lags(record))
     try:
         with workplace(destination, settings):
             processed = _make_missing(tasks, workers, progress)
@@ -114,7 +124,7 @@ def prepare(
         raise OutputError(
             f"cannot write to {destination}: {error.strerror or error}; what is made is kept"
         ) from error
-    return _report(destination, processed, rows, lags)
+    return _report(tasks, processed, rows, lags)
 
 
 def _checked_workers(workers: int | None) -> int:
@@ -125,15 +135,32 @@ def _checked_workers(workers: int | None) -> int:
     return workers
 
 
-def _reusable(row: dict[str, Any] | None) -> dict[str, Any] | None:
-    """``row`` if what the index says of the clip may be kept when others join it."""
-    if row is None or row["rejected"].startswith((UNREADABLE, UNRELATED_LIPS)):
-        return None
-    return row
+def _is_reusable(row: dict[str, Any]) -> bool:
+    """Whether what the index says of the clip may be kept when others join it."""
+    return not row["rejected"].startswith((UNREADABLE, SILENT, UNRELATED_LIPS))
+
+
+def _lost(rows: Sequence[dict[str, Any]], destination: Path) -> set[str]:
+    """The keys of usable clips whose shard is not there or ends before them."""
+    sizes = {path.name: path.stat().st_size for path in (destination / SHARDS_NAME).glob("*")}
+    return {
+        row["key"]
+        for row in rows
+        if not row["rejected"]
+        and sizes.get(row["shard"], 0) < max(row[f"{member}_offset"] + row[f"{member}_size"] for member in MEMBERS)
+    }
 
 
 def _refuse_shrinking(tasks: Sequence[Task], held: set[str], destination: Path) -> None:
     gone = sorted(held - {task.clip.key for task in tasks})
+    same = namesakes([task.clip for task in tasks], tasks[0].source) if gone else {}
+    for key in gone:
+        if alike := same.get(key.casefold()):
+            pictures = " and ".join(str(clip.picture) for clip in alike)
+            raise InputError(
+                f"{destination} holds the clip {key}, and now that would be the name of {pictures}; expected names "
+                "that differ in more than suffix, case and special characters"
+            )
     if gone:
         raise InputError(
             f"{destination} holds {len(gone)} clips that are not among the {len(tasks)} to prepare, for example "
@@ -173,7 +200,7 @@ def _write(tasks: Sequence[Task], record: dict[str, Any]) -> tuple[list[dict[str
     kept = {corpus: dataclasses.asdict(lag) for corpus, lag in lags.items()}
     write_index(destination, rows, record | {"lags": kept})
     settings = record["settings"]
-    card = data_card(settings["kind"], settings["size"], settings["fps"], rows, lags)
+    card = data_card(settings["kind"], settings["size"], settings["fps"], rows, lags, _lone_speakers(tasks, rows))
     write_atomically(destination / CARD_NAME, card.encode())
     return rows, lags
 
@@ -205,6 +232,8 @@ def _judged(task: Task, head: Part, lags: dict[str, CorpusLag]) -> dict[str, Any
     stated_s = task.clip.audio_lag_s
     lag_s = lags[task.clip.corpus].inferred_s if stated_s is None else stated_s
     row |= {"audio_lag_s": lag_s}
+    if silence := sound_verdict(as_waveform(_aligned(read_sound(task.part), task, row))):
+        return row | {"rejected": silence}
     if not LAGS[0] <= lag_s <= LAGS[-1]:
         return row
     row |= {"sync_r": round(sync_correlation(head.trace, lag_s), 4)}
@@ -216,37 +245,42 @@ def _judged(task: Task, head: Part, lags: dict[str, CorpusLag]) -> dict[str, Any
 def _members(clips: Sequence[tuple[Task, dict[str, Any]]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
     for task, row in clips:
         part = read_part(task.part)
-        sound = _aligned(part.sound, row["audio_lag_s"], round(row["frames"] * SAMPLE_RATE / task.fps))
         yield (
             row,
             {
                 "landmarks": encode_landmarks(part.landmarks),
-                "sound": encode_sound(as_waveform(sound)),
+                "sound": encode_sound(as_waveform(_aligned(part.sound, task, row))),
                 "video": part.video,
             },
         )
 
 
-def _aligned(sound: np.ndarray, lag_s: float, samples: int) -> np.ndarray:
-    """(n,) → (samples,): ``lag_s`` seconds are dropped from the start, or put before it as silence."""
-    shift = round(lag_s * SAMPLE_RATE)
+def _aligned(sound: np.ndarray, task: Task, row: dict[str, Any]) -> np.ndarray:
+    """(n,) → (samples,) as long as the picture: the lag is dropped from the start, or put before it as silence."""
+    shift, samples = round(row["audio_lag_s"] * SAMPLE_RATE), round(row["frames"] * SAMPLE_RATE / task.fps)
     whole = np.zeros(samples, sound.dtype)
     piece = sound[max(0, shift) :][: max(0, samples - max(0, -shift))]
     whole[max(0, -shift) :][: len(piece)] = piece
     return whole
 
 
+def _lone_speakers(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> int:
+    lone = {task.clip.key for task in tasks if task.clip.lone}
+    return sum(row["key"] in lone and not row["rejected"] for row in rows)
+
+
 def _report(
-    folder: Path, processed: int | None, rows: Sequence[dict[str, Any]], lags: dict[str, CorpusLag]
+    tasks: Sequence[Task], processed: int | None, rows: Sequence[dict[str, Any]], lags: dict[str, CorpusLag]
 ) -> PrepareReport:
     usable = [row for row in rows if not row["rejected"]]
     return PrepareReport(
-        folder=folder,
+        folder=tasks[0].destination,
         processed=processed,
         clips=len(rows),
         usable=len(usable),
         rejected=rejection_counts(rows),
         hours=hours(usable),
         speakers=speakers(usable),
+        lone_speakers=_lone_speakers(tasks, rows),
         lags=lags,
     )

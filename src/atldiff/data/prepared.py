@@ -15,12 +15,15 @@ import numpy as np
 
 from atldiff.data.encoding import decode_landmarks, decode_sound, decode_video
 from atldiff.errors import InputError
+from atldiff.options import EMOTIONS
 
 INDEX_NAME = "clips.parquet"
 JSON_INDEX_NAME = "clips.json"
 """The index of packed clips: the same rows, read without pyarrow."""
 
 SHARDS_NAME = "shards"
+PARTS_NAME = ".parts"
+"""Where the preparation keeps what it has made until the index is written."""
 
 MEMBERS = {"landmarks": "landmarks.npz", "sound": "flac", "video": "mp4"}
 """Members of a clip in its shard and their file extensions; a fourth, ``json``, repeats the row of the index."""
@@ -51,6 +54,11 @@ class ClipInfo:
     fps: float
     size: int
     members: dict[str, tuple[int, int]] = field(repr=False)
+
+    @property
+    def emotion_id(self) -> int | None:
+        """The class number of the emotion, its place in :data:`atldiff.options.EMOTIONS`; None if not known."""
+        return EMOTIONS.index(self.emotion) if self.emotion in EMOTIONS else None
 
 
 class PreparedClip:
@@ -129,12 +137,12 @@ class PreparedClips:
         """Read the index of a folder that ``atldiff prepare`` or ``train --pack`` wrote, or of a folder of such.
 
         Raises:
-            InputError: there is no index, or it is not one of prepared clips.
+            InputError: there is no index, it is not one of prepared clips, or the preparation is not finished.
         """
         folder = Path(folder)
         rows = read_rows(folder)
         try:
-            usable = [PreparedClip(_clip_info(row), folder) for row in rows if not row["rejected"]]
+            usable = [PreparedClip(clip_info(row), folder) for row in rows if not row["rejected"]]
             rejected = [(row["key"], row["rejected"]) for row in rows if row["rejected"]]
         except (KeyError, TypeError) as error:
             raise InputError(f"the index in {folder} is not one of prepared clips: {error!r}") from error
@@ -194,9 +202,24 @@ def require_pyarrow() -> None:
 
 
 def index_folders(folder: Path) -> list[Path]:
-    """``folder`` itself where it holds an index; otherwise those of its sub-folders that do, by name."""
-    candidates = [folder] if _has_index(folder) or not folder.is_dir() else sorted(folder.iterdir())
-    return [candidate for candidate in candidates if _has_index(candidate)]
+    """``folder`` itself where it holds an index; otherwise those of its sub-folders that do, by name.
+
+    Raises:
+        InputError: one of them was begun and not finished.
+    """
+    candidates = [folder] if _is_begun(folder) or not folder.is_dir() else sorted(folder.iterdir())
+    begun = [candidate for candidate in candidates if _is_begun(candidate)]
+    for candidate in begun:
+        if not _has_index(candidate):
+            raise InputError(
+                f"{candidate} is not finished: it holds clips and no {INDEX_NAME}; finish it with the command that "
+                "it was begun with, or move it elsewhere"
+            )
+    return begun
+
+
+def _is_begun(folder: Path) -> bool:
+    return _has_index(folder) or any((folder / name).is_dir() for name in (PARTS_NAME, SHARDS_NAME))
 
 
 def _has_index(folder: Path) -> bool:
@@ -204,11 +227,11 @@ def _has_index(folder: Path) -> bool:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the index of a prepared folder, of packed clips, or of several such folders in one.
+    """The rows of the index of a prepared folder, of packed clips, or of several such folders in one, by key.
 
     Raises:
-        InputError: there is none, it cannot be read, pyarrow is needed and not installed, or two of the folders
-            hold clips of the same key.
+        InputError: there is none, it cannot be read, a folder is not finished, pyarrow is needed and not installed,
+            or two of the folders hold clips of the same key.
     """
     folders = index_folders(folder)
     if not folders:
@@ -217,7 +240,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
             f"make one with: atldiff prepare clips {folder} PREPARED"
         )
     if folders == [folder]:
-        return _rows_of(folder)
+        return sorted(_rows_of(folder), key=lambda row: row["key"])
     rows: dict[str, dict[str, Any]] = {}
     for part in folders:
         for row in _rows_of(part):
@@ -258,7 +281,8 @@ def read_index(folder: Path) -> Any:
         raise InputError(f"{path} cannot be read ({error}); expected a Parquet index") from error
 
 
-def _clip_info(row: dict[str, Any]) -> ClipInfo:
+def clip_info(row: dict[str, Any]) -> ClipInfo:
+    """What a row of the index, of a usable clip, says."""
     return ClipInfo(
         key=row["key"],
         corpus=row["corpus"],

@@ -12,14 +12,21 @@ import numpy as np
 from atldiff.data.tracking import MAX_MISSING_SHARE, Footage, missing_share
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
+from atldiff.speech import SAMPLE_RATE
 
 UNREADABLE = "cannot be read"
+SILENT = "silent"
 UNRELATED_LIPS = "lips unrelated to the sound"
 
 SHORTEST_FRAMES = 8
 SMALLEST_FACE = 1 / 8
 """Least distance of the outer eye corners in the source, as a share of the crop's side; there it is about 0.4."""
 
+LEAST_LEVEL_DB = -60.0
+"""The loudest 50 ms of a clip that is not silent are at least so loud, in dB of full scale."""
+
+_LEVEL_SAMPLES = SAMPLE_RATE // 20
+_QUIETEST = 2.0**-15
 _COMPARABLE = 0.5
 _SAMPLED_FRAMES = 10
 _CELLS = 16
@@ -32,6 +39,15 @@ def length_verdict(frames: int) -> str:
     if frames >= SHORTEST_FRAMES:
         return ""
     return f"too short: {frames} frames, expected at least {SHORTEST_FRAMES}"
+
+
+def sound_verdict(waveform: np.ndarray) -> str:
+    """Why the sound (samples,) in [-1, 1] at 16 kHz is unusable: nowhere louder than a recording of nothing."""
+    pieces = np.array_split(waveform, max(1, len(waveform) // _LEVEL_SAMPLES))
+    level = 20 * np.log10(max(_QUIETEST, *(piece.std() for piece in pieces)))
+    if level >= LEAST_LEVEL_DB:
+        return ""
+    return f"{SILENT}: {level:.0f} dB of full scale where it is loudest, expected at least {LEAST_LEVEL_DB:.0f}"
 
 
 def face_verdict(landmarks: np.ndarray, size: int) -> str:

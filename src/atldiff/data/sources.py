@@ -34,6 +34,7 @@ _EXPECTED = {
 }
 KINDS = tuple(_EXPECTED)
 
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 _LFS_POINTER = b"version https://git-lfs"
 _LFS_POINTER_BYTES = 1024
 
@@ -51,7 +52,7 @@ def list_clips(kind: str, source: Path, *, view: str = "front", limit: int | Non
         source: the tree's folder.
         view: MEAD's camera, one of :data:`VIEWS`; the other kinds have one view.
         limit: at most so many clips, taken turn by turn from the speakers and these turn by turn from the splits;
-            of one speaker they are spread evenly over its clips.
+            of one speaker they are spread evenly over its clips. A higher limit adds clips to those of a lower one.
 
     Raises:
         InputError: the tree is not there, cannot be read, has no clip of that kind, or a mistake in its
@@ -93,11 +94,22 @@ def _with_unique_keys(clips: Sequence[SourceClip], source: Path) -> list[SourceC
     """Of clips whose keys differ in nothing but case, every key gets a hash of where its picture lies."""
     taken = Counter(clip.key.casefold() for clip in clips)
     return [
-        replace(clip, key=f"{clip.key}-{hashlib.sha256(clip.picture.inside(source).encode()).hexdigest()[:8]}")
-        if taken[clip.key.casefold()] > 1
-        else clip
+        replace(clip, key=f"{clip.key}{_distinction(clip, source)}") if taken[clip.key.casefold()] > 1 else clip
         for clip in clips
     ]
+
+
+def _distinction(clip: SourceClip, source: Path) -> str:
+    return f"-{hashlib.sha256(clip.picture.inside(source).encode()).hexdigest()[:8]}"
+
+
+def namesakes(clips: Sequence[SourceClip], source: Path) -> dict[str, list[SourceClip]]:
+    """The clips of :func:`list_clips` that would have the same key but for a hash, by that key in lower case."""
+    same: dict[str, list[SourceClip]] = defaultdict(list)
+    for clip in clips:
+        if clip.key.endswith(ending := _distinction(clip, source)):
+            same[clip.key.removesuffix(ending).casefold()].append(clip)
+    return same
 
 
 def _with_splits(clips: list[SourceClip]) -> list[SourceClip]:
@@ -128,7 +140,12 @@ def _turn_by_turn(clips: list[SourceClip], limit: int) -> list[SourceClip]:
             if left and counts[index] < len(group):
                 counts[index] += 1
                 left -= 1
-    return [group[i * len(group) // count] for group, count in zip(turns, counts, strict=True) for i in range(count)]
+    return [clip for group, count in zip(turns, counts, strict=True) for clip in _spread(group)[:count]]
+
+
+def _spread(clips: list[SourceClip]) -> list[SourceClip]:
+    """The clips in an order of which every beginning is spread evenly over them: multiples of the golden ratio."""
+    return [clips[index] for index in sorted(range(len(clips)), key=lambda index: index * _GOLDEN_RATIO % 1)]
 
 
 def _refuse_lfs_pointers(clips: list[SourceClip]) -> None:

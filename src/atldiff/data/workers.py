@@ -5,15 +5,13 @@ import functools
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 
 from atldiff.data.parts import Task, Tools, make_part
 from atldiff.errors import ATLDiffError, InputError
+from atldiff.workers import end_with_parent
 
 _MAX_FACES = 3
 _NICENESS = 5
@@ -50,19 +48,11 @@ def _begin() -> None:
     """Prepare a worker process: it waits behind other programs, computes in one thread, and ends with its parent."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     logging.getLogger("atldiff").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     with contextlib.suppress(AttributeError, OSError):
         os.nice(_NICENESS)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def _make_part(task: Task) -> None:

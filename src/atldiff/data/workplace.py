@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from atldiff.data.parts import PARTS_NAME
-from atldiff.data.prepared import INDEX_NAME, SHARDS_NAME
+from atldiff.data.prepared import INDEX_NAME, PARTS_NAME, SHARDS_NAME
 from atldiff.errors import InputError
 from atldiff.serialization import write_json
 
