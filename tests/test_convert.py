@@ -326,9 +326,15 @@ def test_what_is_no_checkpoint(weights: Path, tmp_path: Path) -> None:
             convert_landmark_checkpoint(tmp_path / name, tmp_path / "out")
     with pytest.raises(ModelError, match="no checkpoint at"):
         convert_landmark_checkpoint(tmp_path / "absent.ckpt", tmp_path / "out")
-    for content in ([1, 2], {"model": {}}, {"state_dict": {}}):
+    with pytest.raises(ModelError, match=f"{tmp_path} is a folder: expected a Lightning .ckpt file"):
+        convert_landmark_checkpoint(tmp_path, tmp_path / "out")
+    for content, found in (
+        ([1, 2], "holds no `state_dict`"),
+        ({"model": {}}, "holds no `state_dict`"),
+        ({"state_dict": {}}, "has nothing in its `state_dict`"),
+    ):
         torch.save(content, tmp_path / "other.ckpt")
-        with pytest.raises(ModelError, match="holds no `state_dict`"):
+        with pytest.raises(ModelError, match=found):
             convert_landmark_checkpoint(tmp_path / "other.ckpt", tmp_path / "out")
     torch.save({"state_dict": {"R1.0.weight": "text"}}, tmp_path / "other.ckpt")
     with pytest.raises(ModelError, match=r"'R1\.0\.weight' in `state_dict` is a str; expected a tensor"):
@@ -454,6 +460,8 @@ def test_incomplete_image_folders(image_folders: Path, tmp_path: Path) -> None:
         (folder / name).unlink()
         with pytest.raises(ModelError, match=r"lacks|does not hold"):
             convert_image_folder(folder, tmp_path / "out")
+    with pytest.raises(ModelError, match=r"model_index\.json is not a folder"):
+        convert_image_folder(image_folders / "pictures" / "model_index.json", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

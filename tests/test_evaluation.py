@@ -719,6 +719,9 @@ def test_a_folder_that_is_not_prepared_is_refused(
     assert "atldiff prepare" in capsys.readouterr().err
     assert main(["evaluate", "compact", str(data.folder), "-o", str(tmp_path / "out"), "--split", "nosuch"]) == 2
     assert main(["evaluate", "compact", str(data.folder), "-o", str(tmp_path / "out"), "--limit", "0"]) == 2
+    weights = ["--limit", "1", "--device", "cpu", "--lpips", str(tmp_path / "clips.csv")]
+    assert main(["evaluate", "compact", str(data.folder), "-o", str(tmp_path / "out"), *weights]) == 2
+    assert "not a TorchScript file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ from atldiff.errors import InputError, OutputError
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.serialization import load_config, load_weights
 from atldiff.training.checkpoint import Checkpoints
+from atldiff.training.critic import JudgedUNet
 from atldiff.training.diffusion import DiffusionTask, DiffusionTraining, train_diffusion
 from atldiff.training.landmarks import LandmarkDraws, LandmarkTraining, train_landmarks
 from atldiff.training.launch import Launch
-from atldiff.training.report import encode_png
+from atldiff.training.loop import Batch, fit
+from atldiff.training.report import RunLog, StepTimes, Validation, encode_png, read_log
 from atldiff.training.speech_features import cache_features
+from atldiff.training.spoken_clips import judge_openings
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)
@@ -91,11 +95,12 @@ def log_rows(run: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
 
 
-def assert_same_state(one: dict[str, Any], two: dict[str, Any], but_for: tuple[str, ...] = ()) -> None:
+def assert_same_state(one: dict[str, Any], two: dict[str, Any], but_for: Sequence[str] = ()) -> None:
     for state in (one, two):
         for name in but_for:
             state.pop(name)
-    assert one.pop("settings") == two.pop("settings")
+    for name in ("settings", "part", "clips_used"):
+        assert one.pop(name, None) == two.pop(name, None)
     torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
@@ -118,17 +123,38 @@ def test_a_killed_run_goes_on_bit_for_bit(part: str, every: int, prepared: Path,
     assert log_rows(tmp_path / "whole") == log_rows(tmp_path / "killed")
     assert [row["step"] for row in log_rows(tmp_path / "killed")] == [str(every * n) for n in range(1, 7)]
     assert_same_state(last_state(tmp_path / "whole"), last_state(tmp_path / "killed"), but_for=("seconds",))
-    assert_same_state(*(Checkpoints(tmp_path / name, keep=2).best() for name in ("whole", "killed")))
+    best = [Checkpoints(tmp_path / name, keep=2).best() for name in ("whole", "killed")]
+    assert_same_state(best[0], best[1])
 
 
 def test_a_run_stopped_by_the_clock_goes_on_exactly(train_unet: Callable[..., Path]) -> None:
     whole = train_unet(name="whole")
-    for _ in range(6):
-        pieces = train_unet(name="pieces", launch=EVERY_STEP)
-    assert_same_state(last_state(whole), last_state(pieces), but_for=("seconds", "best"))
-    rows = {row["step"]: row for row in log_rows(pieces)}
-    assert list(rows) == [str(step) for step in range(1, 7)]
-    assert log_rows(whole) == [rows["2"], rows["4"], rows["6"]]
+    pieces = [train_unet(name="pieces", launch=EVERY_STEP) for _ in range(6)][-1]
+    assert_same_state(last_state(whole), last_state(pieces), but_for=("seconds",))
+    assert_same_state(Checkpoints(whole, keep=2).best(), Checkpoints(pieces, keep=2).best())
+    stopped, *rows = log_rows(pieces)
+    assert stopped["step"] == "1"
+    assert log_rows(whole) == rows
+
+
+class Drifting(DiffusionTask):
+    """Its weights are the worse the further they are from where they began."""
+
+    def validate(self, model: JudgedUNet) -> Validation:
+        began = DiffusionTask(self._prepared, TINY_DIFFUSION, TINY_UNET).model.parameters()
+        moved = [one.detach() - two.detach() for one, two in zip(model.parameters(), began, strict=True)]
+        return Validation(-float(torch.cat([change.flatten() for change in moved]).norm()), {})
+
+
+def test_weights_judged_for_a_stop_alone_do_not_stay_the_best(prepared: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(TINY_DIFFUSION, steps=3, report_every=3)
+
+    def train(name: str, launch: Launch = CPU) -> dict[str, Any]:
+        fit(functools.partial(Drifting, prepared, settings, TINY_UNET), settings, tmp_path / name, launch)
+        return Checkpoints(tmp_path / name, keep=2).best()
+
+    assert train("stopped", EVERY_STEP)["step"] == 1
+    assert_same_state(train("stopped"), train("whole"))
 
 
 def test_the_folder_of_a_run(train_unet: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +174,7 @@ def test_the_folder_of_a_run(train_unet: Callable[..., Path], capfd: pytest.Capt
     network = IdentityDiffusionUNet(load_config(run / "unet", UNetConfig))
     load_weights(run / "unet", network)
     for name, value in network.state_dict().items():
-        assert torch.equal(value, best["average"][name].half().float())
+        assert torch.equal(value, best["average"][f"unet.{name}"].half().float())
 
 
 def test_tensorboard_shows_the_log_and_the_samples(train_unet: Callable[..., Path]) -> None:
@@ -218,12 +244,68 @@ def test_speakers_are_drawn_evenly(prepared: Path) -> None:
         SpeakerSampler(PreparedClips.open(prepared).split("train"), shortest=100)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+class Spoiled(DiffusionTask):
+    """Its loss, gradient, weights or validation figure are not finite from step 2 on."""
+
+    def __init__(self, kind: str, prepared: Path) -> None:
+        super().__init__(prepared, dataclasses.replace(TINY_DIFFUSION, report_every=1), TINY_UNET)
+        self._kind, self._judged = kind, 0
+
+    def learning_rate(self, step: int) -> float:
+        return math.inf if self._kind == "weights" and step == 2 else super().learning_rate(step)
+
+    def loss(self, batch: Batch, step: int) -> torch.Tensor:
+        loss = super().loss(batch, step)
+        if step < 2 or self._kind not in ("loss", "gradient"):
+            return loss
+        return loss * math.nan if self._kind == "loss" else loss + (loss - loss.detach()).sqrt()
+
+    def validate(self, model: JudgedUNet) -> Validation:
+        self._judged += 1
+        validation = super().validate(model)
+        if self._kind != "figure" or self._judged < 3:
+            return validation
+        return dataclasses.replace(validation, figures=validation.figures | {"val_psnr": math.inf})
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("loss", "the loss is nan at step 2"),
+        ("gradient", "the gradient is (nan|inf) at step 2"),
+        ("weights", "the weights .* are not finite after step 2"),
+        ("figure", "the validation figure val_psnr is inf after step 2"),
+    ],
+)
+def test_what_is_not_finite_stops_the_run_and_is_not_kept(
+    prepared: Path, tmp_path: Path, kind: str, message: str
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=rf"{message}; the last good checkpoint is .*step-000002\.pt"):
+        fit(functools.partial(Spoiled, kind, prepared), TINY_DIFFUSION, run, CPU)
+    assert last_state(run)["step"] == 2
+    assert Checkpoints(run, keep=2).best()["step"] <= 2
+    assert [row["step"] for row in log_rows(run)] == ["1", "2"]
+
+
+def test_figures_that_are_not_finite_at_the_first_report_leave_nothing(
     train_unet: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"is (nan|inf) at step 1; the last good checkpoint is .*step-000001\.pt"):
-        train_unet(learning_rate=1e30, report_every=1)
-    assert last_state(tmp_path / "run")["step"] == 1
+    with pytest.raises(
+        InputError, match=r"not finite after step 0|is (nan|inf) after step 0; there is no checkpoint"
+    ):
+        train_unet(learning_rate=1e36, report_every=1)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"lock", "tensorboard"}
+
+
+def test_a_still_mouth_has_no_correlation() -> None:
+    faces = np.random.default_rng(0).normal(size=(3, 10, 68, 2))
+    still = np.repeat(faces[:, :1], 10, axis=1)
+    judged = judge_openings([("a", still[0], faces[0]), ("b", faces[1], faces[1]), ("c", faces[2], still[2])])
+    assert judged.figures == {"r a": 0.0, "gain a": 0.0, "r b": pytest.approx(1.0), "gain b": 1.0}
+    assert judged.score == pytest.approx(0.5)
+    with pytest.raises(InputError, match="the mouth is still in all validation clips"):
+        judge_openings([("c", faces[2], still[2])])
 
 
 def test_a_missing_shard_stops_and_keeps_the_checkpoint(
@@ -282,6 +364,127 @@ def test_a_full_disk_stops_and_keeps_the_checkpoint(train_unet: Callable[..., Pa
     assert "step-000002.pt" in message
     assert {path: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     assert not list(run.rglob(".*"))
+
+
+def test_a_log_that_cannot_be_begun_is_told(train_unet: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write to .*run: .*; there is no checkpoint yet"):
+        train_unet()
+
+
+def test_draws_need_no_shared_memory(train_unet: Callable[..., Path]) -> None:
+    """Where workers can write nothing, only the checkpoint fails; a draw in shared memory would be waited for."""
+
+    def train_without_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            train_unet(steps=1)
+        except OutputError:
+            os._exit(3)
+
+    process = multiprocessing.get_context("fork").Process(target=train_without_room)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 3
+
+
+def test_a_run_goes_on_with_its_own_clips_only(
+    prepared: Path, train_unet: Callable[..., Path], tmp_path: Path
+) -> None:
+    from pyarrow import parquet
+
+    moved, other = (shutil.copytree(prepared, tmp_path / name) for name in ("moved", "other"))
+    run = train_unet(steps=2)
+    train_unet(moved, steps=3)
+    table = parquet.read_table(other / INDEX_NAME)
+    parquet.write_table(table.slice(1), other / INDEX_NAME)
+    begun, given = (
+        rf"{count} train and 2 val clips in .*{name} \(digest" for count, name in ((3, "moved"), (2, "other"))
+    )
+    with pytest.raises(InputError, match=rf"run was begun with {begun} .*, not {given} .*; go on with those"):
+        train_unet(other)
+    assert last_state(run)["step"] == 3
+
+
+def test_a_run_is_of_one_part(prepared: Path, train_unet: Callable[..., Path]) -> None:
+    run = train_unet(steps=2)
+    with pytest.raises(InputError, match=r"run is a run of the part unet, not landmark_generator"):
+        train_part("landmarks", prepared, run)
+
+
+def test_a_finished_run_without_its_best_weights_says_so(train_unet: Callable[..., Path]) -> None:
+    run = train_unet(steps=2)
+    (run / "best.pt").unlink()
+    with pytest.raises(InputError, match=r"has no best\.pt, the best weights; .*--set steps=N"):
+        train_unet(steps=2)
+    train_unet(steps=3)
+    assert Checkpoints(run, keep=2).best()["step"] == 3
+
+
+def test_one_process_trains_in_a_folder_and_clears_it_of_leftovers(
+    train_unet: Callable[..., Path], tmp_path: Path
+) -> None:
+    process = multiprocessing.get_context("fork").Process(target=train_unet, kwargs={"steps": 10_000})
+    process.start()
+    while not (tmp_path / "run" / "best.pt").is_file():
+        assert process.is_alive()
+        time.sleep(0.01)
+    with pytest.raises(InputError, match=rf"run is in use by another process \({process.pid} on "):
+        train_unet(steps=10_000)
+    process.kill()
+    process.join()
+    left = [tmp_path / "run" / name for name in ("checkpoints/.step-000002.pt.abcd1234", ".best.pt.abcd1234")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    run = train_unet(steps=10_000, launch=EVERY_STEP)
+    assert not list(run.rglob(".*"))
+
+
+def test_a_killed_run_leaves_no_process_behind(train_unet: Callable[..., Path], tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=train_unet, kwargs={"steps": 10_000, "clips": 8})
+    process.start()
+    assert process.pid is not None
+    while not (tmp_path / "run" / "best.pt").is_file():
+        assert process.is_alive()
+        time.sleep(0.01)
+    (worker,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process.kill()
+    process.join()
+    end = time.monotonic() + 10
+    while is_running(worker):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_log_takes_any_name_and_new_columns(tmp_path: Path) -> None:
+    def report(step: int, begin: int, **figures: float) -> None:
+        log = RunLog(tmp_path, begin, 3, quiet=True)
+        log.report(step, {"loss": 1.0}, StepTimes(), Validation(0.0, figures))
+        log.close()
+
+    name = 'r a, "b"\nc'
+    report(1, begin=0, **{name: 0.5})
+    report(2, begin=1, other=0.25)
+    with (tmp_path / "log.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["step"], row[name], row["other"]) for row in rows] == [("1", "0.5", ""), ("2", "", "0.25")]
+    report(1, begin=0, **{name: 0.75})
+    assert [row[name] for row in read_log(tmp_path)] == ["0.75"]
+
+
+def test_a_run_of_one_step_says_how_long_it_took(
+    train_unet: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_unet(steps=1, launch=Launch("cpu"))
+    assert not capfd.readouterr().out.splitlines()[-1].startswith("0.000 s a step")
 
 
 def test_a_run_goes_on_with_its_own_settings_only(train_unet: Callable[..., Path], tmp_path: Path) -> None:

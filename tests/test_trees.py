@@ -37,8 +37,8 @@ from atldiff.face.crop import FaceCrop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.pipeline import WEIGHTS_FOLDER, ATLDiffPipeline
-from atldiff.serialization import load_config
+from atldiff.pipeline import ATLDiffPipeline
+from atldiff.serialization import WEIGHTS_FOLDER, load_config
 from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
 from media_files import write_sound
 

@@ -89,7 +89,8 @@ def load_landmark_parts(folder: Path) -> tuple[Wav2Vec2Encoder, KFusionGenerator
 
 def _read_checkpoint(path: Path) -> State:
     if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}: expected a Lightning .ckpt file")
+        found = f"{path} is a folder" if path.is_dir() else f"no checkpoint at {path}"
+        raise ModelError(f"{found}: expected a Lightning .ckpt file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -101,7 +102,8 @@ def _read_checkpoint(path: Path) -> State:
         raise ModelError(f"{path} is not a whole PyTorch checkpoint: {textwrap.shorten(str(error), 200)}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
-        raise ModelError(f"{path} holds no `state_dict`; expected a Lightning checkpoint")
+        found = "has nothing in its `state_dict`" if state == {} else "holds no `state_dict`"
+        raise ModelError(f"{path} {found}; expected a Lightning checkpoint")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ModelError(f"{path}: {name!r} in `state_dict` is a {type(tensor).__name__}; expected a tensor")
@@ -202,6 +204,8 @@ def convert_image_folder(path: Path, out_folder: Path) -> ImagePartConfig:
         ModelError: the folder is incomplete, names other classes, or its U-Net cannot be run.
         OutputError: the folder exists already or cannot be written.
     """
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a folder; expected a folder of diffusers with a model_index.json")
     index = read_json(path / "model_index.json")
     unet_class = _named_class(path, index, "unet")
     scheduler_class = _named_class(path, index, "scheduler")

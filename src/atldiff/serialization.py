@@ -16,6 +16,9 @@ from atldiff.errors import ModelError
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""The models that come with the package, a folder each."""
+
 Config = TypeVar("Config")
 
 

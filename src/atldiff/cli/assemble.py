@@ -6,7 +6,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("runs", metavar="RUN", type=Path, nargs="+", help="folder of a training run")
+    add("runs", metavar="RUN", type=Path, nargs="*", help="folder of a training run")
+    add("--streaming", metavar="RUN", type=Path, help="run of the speech encoder, for streaming mode alone")
     add("-o", "--output", metavar="MODEL", required=True, type=Path, help="folder of the model, a new one")
     add("--base", metavar="MODEL", default="compact", help="where the other parts come from (default: %(default)s)")
 
@@ -14,4 +15,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from atldiff.training.assemble import assemble
 
-    print(f"model: {assemble(arguments.runs, arguments.output, arguments.base)}")
+    print(f"model: {assemble(arguments.runs, arguments.output, arguments.base, arguments.streaming)}")

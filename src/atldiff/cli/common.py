@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from atldiff.errors import InputError, OutputError
+from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
 
 _log = logging.getLogger("atldiff")
 
@@ -51,9 +52,80 @@ def open_pipeline(arguments: argparse.Namespace) -> Iterator[Any]:
         yield pipeline
 
 
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """How the face moves, which face it is, and the model."""
+    add = parser.add_argument
+    add(
+        "--fps",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.fps,
+        help="frames per second (default: %(default)g)",
+    )
+    add("--steps", metavar="N", type=int, help="sampler steps (default: the model's own)")
+    add("--seed", metavar="N", type=int, default=GenerationOptions.seed, help="default: %(default)s")
+    add(
+        "--emotion",
+        metavar="NAME",
+        default=GenerationOptions.emotion,
+        help=f"{', '.join(EMOTIONS)}, or {AUTO_EMOTION} to hear it from the speech (default: %(default)s)",
+    )
+    add(
+        "--intensity",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.intensity,
+        help="strength of the expression, 0 to 1 (default: %(default)g)",
+    )
+    add(
+        "--head-motion",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.head_motion,
+        help="strength of the head's own motion, 0 to 1 (default: %(default)g)",
+    )
+    add("--blink", choices=BLINKS, default=GenerationOptions.blink, help="default: %(default)s")
+    add(
+        "--mouth",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.mouth,
+        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
+    )
+    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
+    add("--crop-only", action="store_true", help="write the 128×128 crop of the face, not the whole portrait")
+
+
+def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_generation_options` took, checked, as keyword arguments of the pipeline.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    names = ("fps", "seed", "emotion", "intensity", "head_motion", "blink", "mouth")
+    options = {name: getattr(arguments, name) for name in names}
+    GenerationOptions(steps=GenerationOptions.steps if arguments.steps is None else arguments.steps, **options)
+    return options | {name: getattr(arguments, name) for name in ("steps", "face", "crop_only")}
+
+
 def check_folder(path: Path) -> None:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; expected a folder of clips")
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """A folder, made where missing, that is taken away again if nothing is put into it for an error."""
+    is_new = not path.exists()
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def make_folder(path: Path) -> None:

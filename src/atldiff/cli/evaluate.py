@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from atldiff.cli.common import ProgressBar, make_folder, open_pipeline
+from atldiff.cli.common import ProgressBar, open_pipeline, output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +32,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     data = PreparedClips.open(arguments.data)
     data.split(arguments.split)
-    make_folder(arguments.output)
 
     from atldiff.evaluation.protocol import WeightPaths, evaluate
     from atldiff.evaluation.report import MARKDOWN_NAME, write_report
 
-    with open_pipeline(arguments) as pipeline, ProgressBar("clip", arguments.quiet) as progress:
+    with (
+        open_pipeline(arguments) as pipeline,
+        output_folder(arguments.output),
+        ProgressBar("clip", arguments.quiet) as progress,
+    ):
         report = evaluate(
             pipeline,
             data,
@@ -50,5 +53,5 @@ def run(arguments: argparse.Namespace) -> None:
             model=arguments.model,
             progress=progress,
         )
-    write_report(report, arguments.output)
+        write_report(report, arguments.output)
     print((arguments.output / MARKDOWN_NAME).read_text())

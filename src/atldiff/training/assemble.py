@@ -1,12 +1,20 @@
 """Trained parts → a model folder that the pipeline loads."""
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atldiff.errors import InputError, OutputError
-from atldiff.landmarks.loading import LANDMARK_FOLDER, WAV2VEC2_FOLDER, WHISPER
+from atldiff.diffusion.loading import UNET_FOLDER, image_part
+from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.landmarks.loading import (
+    DISTILLED_FOLDER,
+    LANDMARK_FOLDER,
+    STREAMING_FOLDER,
+    WAV2VEC2_FOLDER,
+    WHISPER,
+)
 from atldiff.pipeline import DEFAULT_MODEL, INDEX_NAME, ATLDiffPipeline
 from atldiff.serialization import CONFIG_NAME, WEIGHTS_NAME, read_json, write_json
 from atldiff.training.checkpoint import Checkpoints
@@ -14,13 +22,17 @@ from atldiff.training.checkpoint import Checkpoints
 CARD_NAME = "README.md"
 
 
-def assemble(runs: Sequence[Path], output: Path, base: str | Path = DEFAULT_MODEL) -> Path:
+def assemble(
+    runs: Sequence[Path], output: Path, base: str | Path = DEFAULT_MODEL, streaming: Path | None = None
+) -> Path:
     """Write a model: the parts that ``runs`` trained, the others those of ``base``.
 
     Args:
         runs: folders of training runs or of converted checkpoints, no two of the same part.
         output: the model's folder, which must not be there yet. Its card names the parts and their origin.
         base: ``compact``, or the folder of a model.
+        streaming: folder of a run of the speech encoder, whose parts streaming mode is to use. Without it a landmark
+            generator of ``runs`` serves there too.
 
     Raises:
         InputError: a run has no trained part of this model, or two have the same one.
@@ -36,9 +48,15 @@ def assemble(runs: Sequence[Path], output: Path, base: str | Path = DEFAULT_MODE
             made = Path(folder) / output.name
             pipeline.save_pretrained(made)
             origins = _put_in(made, runs)
-            if LANDMARK_FOLDER in origins:
-                _put_in_speech_encoder(made, origins[LANDMARK_FOLDER])
-            ATLDiffPipeline.from_pretrained(made, device="cpu")
+            with _naming_runs(made, origins):
+                if LANDMARK_FOLDER in origins:
+                    _put_in_speech_encoder(made, origins[LANDMARK_FOLDER])
+                if streaming is not None:
+                    _put_in_streaming(made, streaming)
+                    origins[STREAMING_FOLDER] = streaming
+                if UNET_FOLDER in origins:
+                    write_json(made / INDEX_NAME, read_json(made / INDEX_NAME) | {"steps": image_part(made).steps})
+                ATLDiffPipeline.from_pretrained(made, device="cpu")
             (made / CARD_NAME).write_text(_card(output.name, origins, base))
             made.rename(output)
     except OSError as error:
@@ -46,9 +64,21 @@ def assemble(runs: Sequence[Path], output: Path, base: str | Path = DEFAULT_MODE
     return output
 
 
+@contextlib.contextmanager
+def _naming_runs(made: Path, origins: dict[str, Path]) -> Iterator[None]:
+    """What is wrong with a part of the model ``made``, which is not in its place yet, is told of its run."""
+    try:
+        yield
+    except ModelError as error:
+        message = str(error)
+        for part, run in origins.items():
+            message = message.replace(str(made / part), str(run / part))
+        raise ModelError(message) from error
+
+
 def _put_in(made: Path, runs: Sequence[Path]) -> dict[str, Path]:
     """Put the parts of ``runs`` into the model folder ``made`` and return which run each part comes from."""
-    parts = sorted(path.parent.name for path in made.glob(f"*/{CONFIG_NAME}"))
+    parts = sorted({path.parent.name for path in made.glob(f"*/{CONFIG_NAME}")} - {DISTILLED_FOLDER})
     origins: dict[str, Path] = {}
     for run in runs:
         found = [part for part in parts if (run / part / WEIGHTS_NAME).is_file()]
@@ -68,7 +98,13 @@ def _put_in(made: Path, runs: Sequence[Path]) -> dict[str, Path]:
 def _put_in_speech_encoder(made: Path, run: Path) -> None:
     """Name in the model's index, and bring along, what the landmark generator of ``run`` hears through."""
     index, config = read_json(made / INDEX_NAME), read_json(made / LANDMARK_FOLDER / CONFIG_NAME)
-    if "class_name" not in config:
+    for folder in (DISTILLED_FOLDER, STREAMING_FOLDER):
+        shutil.rmtree(made / folder, ignore_errors=True)
+    index["streaming_encoder"] = ""
+    if (run / DISTILLED_FOLDER).is_dir():
+        shutil.copytree(run / DISTILLED_FOLDER, made / DISTILLED_FOLDER)
+        index |= {"preset": "compact", "speech_encoder": DISTILLED_FOLDER}
+    elif "class_name" not in config:
         index |= {"preset": "compact", "speech_encoder": WHISPER}
     else:
         encoder = str(run / WAV2VEC2_FOLDER)
@@ -79,6 +115,16 @@ def _put_in_speech_encoder(made: Path, run: Path) -> None:
             encoder = WAV2VEC2_FOLDER
         index |= {"preset": "paper", "speech_encoder": encoder}
     write_json(made / INDEX_NAME, index)
+
+
+def _put_in_streaming(made: Path, run: Path) -> None:
+    """Put what ``run`` trained, a speech encoder and its landmark generator, into the folder for streaming mode."""
+    shutil.rmtree(made / STREAMING_FOLDER, ignore_errors=True)
+    for part in (DISTILLED_FOLDER, LANDMARK_FOLDER):
+        if not (run / part / WEIGHTS_NAME).is_file():
+            raise InputError(f"{run} holds no {part}; expected the folder of a run of atldiff train speech")
+        shutil.copytree(run / part, made / STREAMING_FOLDER / part)
+    write_json(made / INDEX_NAME, read_json(made / INDEX_NAME) | {"streaming_encoder": DISTILLED_FOLDER})
 
 
 def _card(name: str, origins: dict[str, Path], base: str | Path) -> str:

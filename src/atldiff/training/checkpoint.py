@@ -1,23 +1,41 @@
 """Checkpoints that a killed run goes on from exactly: atomic files, everything that the next step depends on."""
 
+import contextlib
 import copy
 import dataclasses
 import io
-import math
+import json
+import os
 import pickle
+import platform
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 import torch
 from torch import nn
 
+from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError, OutputError
 from atldiff.serialization import write_atomically
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # Windows has no such locks
+
 FOLDER_NAME = "checkpoints"
 BEST_NAME = "best.pt"
+LOCK_NAME = "lock"
+PACK_NAME = "pack.json"
+"""What a pack is made of; beside results that came home, what the pack was that they come from."""
 
 _MAY_DIFFER = ("steps", "accumulate", "report_every", "keep")
+_USED_SPLITS = ("train", "val")
+_TELLING = ("key", "corpus", "speaker", "emotion", "split", "frames", "fps", "size")
+_LEFTOVERS = (f"{FOLDER_NAME}/.step-*.pt.*", f".{BEST_NAME}.*", ".log.csv.*", "samples/.*.png.*")
+_LEFTOVERS += ("*/.model.safetensors.*", "*/.config.json.*")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -57,7 +75,16 @@ class Checkpoints:
         return self._run / BEST_NAME
 
     def best(self) -> dict[str, Any]:
-        """What :meth:`save_best` wrote."""
+        """What :meth:`save_best` wrote.
+
+        Raises:
+            InputError: it is not there, or cannot be read.
+        """
+        if not self.best_path.is_file():
+            raise InputError(
+                f"{self._run} has no {BEST_NAME}, the best weights; copy it there, or go on training with more steps "
+                "(--set steps=N), which writes another"
+            )
         return _load(self.best_path)
 
     def save(self, state: dict[str, Any]) -> None:
@@ -95,6 +122,109 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({error}); remove it to go on without it") from error
 
 
+@contextlib.contextmanager
+def lock_run(run: Path) -> Iterator[None]:
+    """Keep other processes from the folder of a run, made where missing, and clear it of what killed ones left.
+
+    The lock ends with the process, however that ends. A file system without locks goes without.
+
+    Raises:
+        InputError: another process has the lock.
+        OutputError: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((run / LOCK_NAME).open("a+"))
+            _take_lock(lock, run)
+            for path in (path for pattern in _LEFTOVERS for path in run.glob(pattern)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {run}: {error.strerror or error}") from error
+        yield
+
+
+def _take_lock(lock: TextIO, run: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        # Unlike flock's, these are not handed on to the processes that read the clips, which may outlive this one.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        lock.seek(0)
+        raise InputError(
+            f"{run} is in use by another process ({lock.read().strip() or 'unknown'}); "
+            "wait for its end, or train to another folder"
+        ) from error
+    except OSError:
+        return
+    lock.truncate(0)
+    lock.write(f"{os.getpid()} on {platform.node()}\n")
+    lock.flush()
+
+
+def check_same_part(stored: str, wanted: str, run: Path) -> None:
+    """Refuse to go on with another part of the model than the run was begun with.
+
+    Raises:
+        InputError: it is another.
+    """
+    if stored != wanted:
+        raise InputError(f"{run} is a run of the part {stored}, not {wanted}; expected its own or a new folder")
+
+
+def describe_clips(folder: Path) -> dict[str, Any]:
+    """What tells the clips of a prepared folder that training uses from others.
+
+    Returns:
+        ``folder``, the number of ``train`` and of ``val`` clips, and a ``digest`` of what the index says of them, but
+        for the place where they lie.
+
+    Raises:
+        InputError: the folder is not one of prepared clips.
+    """
+    infos = [clip.info for clip in PreparedClips.open(folder).clips if clip.info.split in _USED_SPLITS]
+    rows = [
+        [*(getattr(info, name) for name in _TELLING), *(size for _, size in info.members.values())]
+        for info in sorted(infos, key=lambda info: info.key)
+    ]
+    counts = {split: sum(info.split == split for info in infos) for split in _USED_SPLITS}
+    return {"folder": str(folder.resolve()), **counts, "digest": sha256(json.dumps(rows).encode()).hexdigest()}
+
+
+def check_same_clips(stored: dict[str, Any] | None, wanted: dict[str, Any], run: Path) -> None:
+    """Refuse to go on with other clips than the run was begun with, unless it came home from a pack of some of them.
+
+    Args:
+        stored, wanted: as :func:`describe_clips` has them; None if the checkpoint does not say.
+
+    Raises:
+        InputError: says how the clips differ.
+    """
+    if stored is None or stored["digest"] == wanted["digest"]:
+        return
+    packed = (read_pack_record(run) or {}).get("clips_used") or {}
+    if stored["digest"] != packed.get("digest"):
+        begun, given = (
+            f"{clips['train']} train and {clips['val']} val clips in {clips['folder']} (digest {clips['digest'][:8]})"
+            for clips in (stored, wanted)
+        )
+        raise InputError(f"{run} was begun with {begun}, not {given}; go on with those, or train to another folder")
+
+
+def read_pack_record(run: Path) -> dict[str, Any] | None:
+    """What says of results in ``run`` which pack they come from; None where there is no such record.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = run / PACK_NAME
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy it again") from error
+
+
 def check_same_settings(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
     """Refuse to go on with settings that make other steps than those the run was begun with.
 
@@ -114,8 +244,3 @@ def all_settings(settings: Any, config: Any) -> dict[str, Any]:
     """Training settings and model configuration (dataclasses) by name, the model's as ``model.name``."""
     model = {f"model.{name}": value for name, value in dataclasses.asdict(config).items()}
     return dataclasses.asdict(settings) | model
-
-
-def comparable(score: float) -> float:
-    """A validation score that can be compared: what is not a number is worse than any other."""
-    return -math.inf if math.isnan(score) else score

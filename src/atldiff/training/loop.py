@@ -5,11 +5,15 @@ from the last two, and so is everything random inside the network. So a run that
 very steps that it would have taken without a stop.
 """
 
+import contextlib
 import math
+import multiprocessing
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,14 +24,17 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from atldiff.errors import InputError, OutputError
-from atldiff.serialization import save_part
+from atldiff.serialization import WEIGHTS_FOLDER, load_weights, save_part
 from atldiff.training.checkpoint import (
     BEST_NAME,
     Checkpoints,
     ExponentialAverage,
     all_settings,
+    check_same_clips,
+    check_same_part,
     check_same_settings,
-    comparable,
+    describe_clips,
+    lock_run,
 )
 from atldiff.training.launch import Launch, run_on_devices
 from atldiff.training.report import RunLog, StepTimes, Validation
@@ -38,6 +45,7 @@ Batch = dict[str, torch.Tensor]
 Model = TypeVar("Model", bound=nn.Module)
 
 _MOST_WORKERS = 8
+_LONGEST_WAIT_S = 900
 
 
 class Task(ABC, Generic[Model]):
@@ -48,12 +56,20 @@ class Task(ABC, Generic[Model]):
         settings, config: of the training and of the model.
         model: the network, made from the seed alone.
         optimiser: of its parameters.
+        keeps_last: the weights of the last report are taken for the best, whatever their score.
+        _prepared: folder of the prepared clips; every task sets it.
     """
 
     part: ClassVar[str]
+    keeps_last: bool = False
+    _prepared: Path
 
     def __init__(self, settings: TrainingSettings, config: Any, model: Model, optimiser: Optimizer) -> None:
         self.settings, self.config, self.model, self.optimiser = settings, config, model, optimiser
+
+    def describe_clips(self) -> dict[str, Any]:
+        """The clips of the run, see :func:`~atldiff.training.checkpoint.describe_clips`."""
+        return describe_clips(self._prepared)
 
     @abstractmethod
     def open(self, device: torch.device) -> None:
@@ -78,6 +94,18 @@ class Task(ABC, Generic[Model]):
         """What the network needs of a draw, on the draw's device."""
         return draw
 
+    def begin_from(self, folder: Path) -> None:
+        """Begin with the weights of a trained part.
+
+        Raises:
+            ModelError: they cannot be read, or are those of another network.
+        """
+        load_weights(folder, self.model)
+
+    def export(self, model: Model, run: Path) -> None:
+        """Write what was learned as folders of a model, ``run/part`` among them."""
+        save_part(run / self.part, model, self.config)
+
 
 def fit(make_task: Callable[[], Task], settings: TrainingSettings, run: Path, launch: Launch) -> Path:
     """Train (or go on training) a part, and return the folder of its best weights.
@@ -88,11 +116,13 @@ def fit(make_task: Callable[[], Task], settings: TrainingSettings, run: Path, la
         run: folder for ``checkpoints/``, ``best.pt``, ``log.csv``, ``samples/``, ``tensorboard/`` and the part.
 
     Raises:
-        InputError: the data cannot be used, the loss is not finite, or the run was begun with other settings.
+        InputError: the data cannot be used; the loss, a weight or a validation figure is not finite; the run was
+            begun with other settings or clips; another process trains in its folder.
         OutputError: the run's folder cannot be written; the last good checkpoint stays.
     """
     settings.clips_per_share(launch.devices * settings.accumulate)
-    return run_on_devices(launch, settings.precision, _fit, make_task, run, launch)
+    with lock_run(run):
+        return run_on_devices(launch, settings.precision, _fit, make_task, run, launch)
 
 
 def _fit(fabric: Any, make_task: Callable[[], Task], run: Path, launch: Launch) -> Path:
@@ -106,11 +136,16 @@ def _fit(fabric: Any, make_task: Callable[[], Task], run: Path, launch: Launch) 
     return run / task.part
 
 
+def _part_folder(name_or_dir: str, part: str) -> Path:
+    packaged = WEIGHTS_FOLDER / name_or_dir / part
+    return packaged if packaged.is_dir() else Path(name_or_dir)
+
+
 def _export_best(task: Task, run: Path, quiet: bool) -> None:
     """Write ``best.pt`` as a part of a model folder, for a run that was trained where that could not be done too."""
     if _can_export():
         task.model.load_state_dict(Checkpoints(run, task.settings.keep).best()["average"])
-        save_part(run / task.part, task.model, task.config)
+        task.export(task.model, run)
     elif not quiet:
         print(f"safetensors is not installed: {run / BEST_NAME} has the weights; the same command exports them")
 
@@ -149,61 +184,72 @@ class _Trainer:
         self._fabric, self._task, self._run, self._launch, self._began = fabric, task, run, launch, began
         self._settings = task.settings
         self._checkpoints = Checkpoints(run, task.settings.keep)
+        stored = self._checkpoints.latest()
+        if stored is None and self._settings.begin_from:
+            task.begin_from(_part_folder(self._settings.begin_from, task.part))
         torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
         self._module, self._stepper = fabric.setup(_Loss(task), task.optimiser)
         self._average = ExponentialAverage(task.model, task.settings.ema_decay)
         self.step, self._best, self._spent = 0, -math.inf, 0.0
         self._losses: list[float] = []
-        self._take_up(self._checkpoints.latest())
+        self._clips: dict[str, Any] | None = None
+        self._take_up(stored)
 
     def _take_up(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
+        check_same_part(state.get("part", self._task.part), self._task.part, self._run)
         check_same_settings(state["settings"], all_settings(self._settings, self._task.config), self._run)
         self._task.model.load_state_dict(state["model"])
         self._average.module.load_state_dict(state["average"])
         self._task.optimiser.load_state_dict(state["optimiser"])
         self.step, self._best, self._spent = state["step"], state["best"], state["seconds"]
-        self._losses = state["losses"]
+        self._losses, self._clips = state["losses"], state.get("clips_used")
 
     def train(self) -> None:
         """Go on to the last step, or until the time is up."""
+        clips = self._task.describe_clips()
+        check_same_clips(self._clips, clips, self._run)
+        self._clips = clips
         with self._fabric.rank_zero_first():
             self._task.open(self._fabric.device)
-        draws = self._draws()
-        first = self.step
-        log = RunLog(self._run, first, self._settings.steps, self._launch.quiet) if self._is_first else None
-        recent, whole = StepTimes(), StepTimes()
+        log = None
+        if self._fabric.is_global_zero:
+            with self._writing():
+                log = RunLog(self._run, self.step, self._settings.steps, self._launch.quiet)
         self._task.model.train()
         try:
-            while True:
-                begun = time.monotonic()
-                batches = [next(draws) for _ in range(self._settings.accumulate)]
-                waited = time.monotonic() - begun
-                self._learn(batches)
-                seconds = time.monotonic() - begun
-                recent.add(seconds, waited)
-                if self.step > first + 1:
-                    whole.add(seconds, waited)
-                last = self.step == self._settings.steps or self._out_of_time()
-                if log is not None:
-                    log.advance()
-                if last or self.step % self._settings.report_every == 0:
-                    with self._fabric.rank_zero_first():
-                        if log is not None:
-                            self._report(log, recent)
-                    recent.clear()
-                if last:
-                    break
-            if log is not None:
-                self._say_the_end(log, whole)
+            with _reading():
+                self._take_steps(self._draws(), log)
         finally:
             if log is not None:
                 log.close()
 
-    @property
-    def _is_first(self) -> bool:
-        return self._fabric.is_global_zero
+    def _take_steps(self, draws: Iterator[Batch], log: RunLog | None) -> None:
+        first, settings = self.step, self._settings
+        recent, whole = StepTimes(), StepTimes()
+        last = False
+        while not last:
+            begun = time.monotonic()
+            batches = [next(draws) for _ in range(settings.accumulate)]
+            waited = time.monotonic() - begun
+            self._learn(batches)
+            seconds = time.monotonic() - begun
+            recent.add(seconds, waited)
+            if self.step == first + 2:
+                whole.clear()  # of the first step, which is slower than all others
+            whole.add(seconds, waited)
+            due = self.step == settings.steps or self.step % settings.report_every == 0
+            last = self.step == settings.steps or self._out_of_time()
+            if log is not None:
+                log.advance()
+            if due or last:
+                with self._fabric.rank_zero_first():
+                    if log is not None:
+                        self._keep(log, recent, due)
+                recent.clear()
+        if log is not None:
+            self._say_the_end(log, whole)
 
     def _draws(self) -> Iterator[Batch]:
         """The draws of this process, ``accumulate`` for each step that is left."""
@@ -217,9 +263,17 @@ class _Trainer:
             sampler=range(self.step * settings.accumulate, settings.steps * settings.accumulate),
             num_workers=max(1, min(_MOST_WORKERS, processors // world)) if on_gpu else 1,
             prefetch_factor=4,
+            collate_fn=_as_it_is,
+            worker_init_fn=_end_with_parent,
             pin_memory=on_gpu,
+            timeout=_LONGEST_WAIT_S,
         )
-        return _raising(iter(loader))
+        try:
+            return _raising(iter(loader))
+        except OSError as error:
+            raise InputError(
+                f"the processes that read the clips cannot be started ({error}); is /dev/shm there and writable?"
+            ) from error
 
     def _learn(self, draws: list[Batch]) -> None:
         """One optimiser step.
@@ -247,10 +301,7 @@ class _Trainer:
         if not (math.isfinite(mean) and math.isfinite(float(norm))):
             what = "loss" if not math.isfinite(mean) else "gradient"
             value = mean if what == "loss" else float(norm)
-            raise InputError(
-                f"the {what} is {value} at step {step}; {self._checkpoints.describe_last()}; "
-                f"a lower learning_rate than {self._settings.learning_rate} may help"
-            )
+            raise self._spoiled(f"the {what} is {value} at step {step}")
         self._stepper.step()
         self._average.update(task.model, step)
         self._losses.append(mean)
@@ -260,22 +311,50 @@ class _Trainer:
         limit = self._launch.max_seconds
         return math.isfinite(limit) and self._fabric.broadcast(time.monotonic() - self._began > limit)
 
-    def _report(self, log: RunLog, times: StepTimes) -> None:
-        try:
-            with self._fabric.autocast():
-                validation = self._task.validate(self._average.module)
-            score = comparable(validation.score)
-            if score > self._best or not self._checkpoints.best_path.is_file():
-                self._best = score
-                self._keep_best(validation)
-            rate, loss = self._task.learning_rate(self.step - 1), float(np.mean(self._losses))
-            figures = {"loss": loss, "learning_rate": rate, "seconds": round(self._seconds, 1)}
-            log.report(self.step, figures, times, validation)
+    def _keep(self, log: RunLog, times: StepTimes, due: bool) -> None:
+        """Write a checkpoint, after a report if one is due.
+
+        A run that the clock stops before its first report is judged too, so that it has weights to use; they stay the
+        best until that report only, so that the best are those of a run that was not stopped.
+
+        Raises:
+            InputError: a weight or a validation figure is not finite; nothing is written.
+        """
+        with self._writing():
+            for module in (self._task.model, self._average.module):
+                for name, value in module.state_dict().items():
+                    if not bool(torch.isfinite(value).all()):
+                        raise self._spoiled(f"the weights {name} are not finite after step {self.step - 1}")
+            if due or not self._checkpoints.best_path.is_file():
+                self._report(log, times, due)
             if self.step % self._settings.report_every == 0:
                 self._losses.clear()
             self._checkpoints.save(self._state())
-        except OutputError:
-            raise
+
+    def _report(self, log: RunLog, times: StepTimes, due: bool) -> None:
+        with self._fabric.autocast():
+            validation = self._task.validate(self._average.module)
+        for name, value in {"score": validation.score, **validation.figures}.items():
+            if not math.isfinite(value):
+                raise self._spoiled(f"the validation figure {name} is {value} after step {self.step - 1}")
+        better = validation.score > self._best or self._task.keeps_last
+        if better or not self._checkpoints.best_path.is_file():
+            self._best = validation.score if due else -math.inf
+            self._keep_best(validation)
+        rate, loss = self._task.learning_rate(self.step - 1), float(np.mean(self._losses))
+        figures = {"loss": loss, "learning_rate": rate, "seconds": round(self._seconds, 1)}
+        log.report(self.step, figures, times, validation)
+
+    def _spoiled(self, what: str) -> InputError:
+        return InputError(
+            f"{what}; {self._checkpoints.describe_last()}; "
+            f"a lower learning_rate than {self._settings.learning_rate} may help"
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             last = self._checkpoints.describe_last()
             raise OutputError(f"cannot write to {self._run}: {error.strerror or error}; {last}") from error
@@ -288,7 +367,7 @@ class _Trainer:
         content = {"average": self._average.module.state_dict(), "step": self.step, "figures": validation.figures}
         self._checkpoints.save_best(content | {"settings": all_settings(self._settings, self._task.config)})
         if _can_export():
-            save_part(self._run / self._task.part, self._average.module, self._task.config)
+            self._task.export(self._average.module, self._run)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -299,6 +378,8 @@ class _Trainer:
             "best": self._best,
             "losses": self._losses,
             "seconds": self._seconds,
+            "part": self._task.part,
+            "clips_used": self._clips,
             "settings": all_settings(self._settings, self._task.config),
         }
 
@@ -311,6 +392,20 @@ class _Trainer:
             )
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A draw on its way from a worker process, as arrays, which go through a pipe.
+
+    Tensors would go through shared memory, of which containers have little; a worker that gets none says nothing, and
+    the run would wait for ever.
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    def batch(self) -> Batch:
+        return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+
+
 class _SharedDraws(Dataset[Any]):
     """One process's parts of the batches, one after the other; what is wrong with the data is handed on as it is."""
 
@@ -318,19 +413,51 @@ class _SharedDraws(Dataset[Any]):
         count = task.settings.accumulate
         self._parts = [task.draws(rank * count + part, world * count) for part in range(count)]
 
-    def __getitem__(self, index: int) -> Batch | InputError:
+    def __getitem__(self, index: int) -> "_Sent | InputError":
         step, part = divmod(index, len(self._parts))
         try:
-            return self._parts[part][step]
+            return _Sent({name: value.numpy() for name, value in self._parts[part][step].items()})
         except InputError as error:
             return error
 
 
-def _raising(draws: Iterator[Batch | InputError]) -> Iterator[Batch]:
+def _as_it_is(draw: Any) -> Any:
+    return draw
+
+
+def _end_with_parent(_: int) -> None:
+    """End this worker process when the one that reads from it is killed: it would wait for ever in a full pipe."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _raising(draws: "Iterator[_Sent | InputError]") -> Iterator[Batch]:
     for draw in draws:
         if isinstance(draw, InputError):
             raise draw
-        yield draw
+        yield draw.batch()
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Tell what became of the processes that draw batches; torch raises that at any place."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):
+            raise
+        reason = str(error).partition(". ")[0]
+        raise InputError(
+            f"the processes that read the clips do not answer ({reason}); is there memory for them, and is the "
+            "folder of the clips within reach? The same command goes on"
+        ) from error
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

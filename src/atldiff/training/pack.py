@@ -26,8 +26,9 @@ from atldiff.data.shards import Shard
 from atldiff.errors import InputError, OutputError
 from atldiff.serialization import write_atomically, write_json
 from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE
+from atldiff.training.checkpoint import PACK_NAME
 from atldiff.training.loop import Task
-from atldiff.training.packed_run import CODE_NAME, PACK_NAME, SCRIPT_NAME, part_name
+from atldiff.training.packed_run import CODE_NAME, SCRIPT_NAME, part_name
 from atldiff.training.speech_features import FOLDER_NAME as FEATURES_NAME
 from atldiff.training.speech_features import MARGIN, VARIANTS
 
@@ -71,8 +72,9 @@ _README = """Training of the {part} part of ATL-Diff: {clips} of {of} clips ({sh
        python part-0/train.py --max-time 25m -o RUN
    Every option of `atldiff train` but the data can be added, such as --devices 2.
 3. Copy RUN/return back, as a folder RUN, and finish where ATL-Diff is installed:
-       atldiff train {part} DATA {options}-o RUN
-   With RUN/checkpoints in it, that command goes on where the machine stopped; without, it exports the best weights.
+       atldiff train {part} DATA -o RUN
+   With RUN/checkpoints in it, that command goes on where the machine stopped, with all clips of DATA; without, it
+   exports the best weights. It keeps to the options of the pack, which are: {options}
 """
 
 
@@ -290,8 +292,7 @@ def _describe(made: Path, clips: Sequence[PreparedClip], of: int, part: str, opt
     first = made / part_name(0)
     write_json(first / PACK_NAME, asdict(packed))
     write_atomically(first / SCRIPT_NAME, _SCRIPT.encode())
-    shown = "".join(f"{option} " for option in options)
-    values = {"share": len(clips) / of, "options": shown}
+    values = {"share": len(clips) / of, "options": " ".join(options)}
     write_atomically(first / "README.txt", _README.format(**asdict(packed) | values).encode())
     return packed
 

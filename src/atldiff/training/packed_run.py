@@ -5,7 +5,6 @@ files of at most 16 MiB in ``RUN/return``.
 """
 
 import argparse
-import csv
 import io
 import itertools
 import json
@@ -24,14 +23,21 @@ from atldiff.data.encoding import decode_video, encode_plain_video
 from atldiff.data.prepared import JSON_INDEX_NAME, MEMBERS, SHARDS_NAME
 from atldiff.data.shards import SHARD_BYTES, Shard
 from atldiff.errors import InputError
-from atldiff.serialization import save_part, write_atomically, write_json
-from atldiff.training.checkpoint import BEST_NAME, Checkpoints
+from atldiff.serialization import write_atomically, write_json
+from atldiff.training.checkpoint import (
+    BEST_NAME,
+    PACK_NAME,
+    Checkpoints,
+    all_settings,
+    check_same_settings,
+    lock_run,
+    read_pack_record,
+)
 from atldiff.training.loop import Task
-from atldiff.training.report import LOG_NAME, SAMPLES_NAME
+from atldiff.training.report import LOG_NAME, SAMPLES_NAME, read_log
 
 CODE_NAME = "code"
 SCRIPT_NAME = "train.py"
-PACK_NAME = "pack.json"
 RETURN_NAME = "return"
 
 PIECE_SIZE = 16 * 2**20
@@ -65,16 +71,19 @@ def main(pack: Path, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", metavar="RUN", type=Path, default=Path("run"), help="default: %(default)s")
     parser.add_argument("--data", type=Path, help="folder to unpack the clips to (default: RUN.data)")
     parser.add_argument("--max-time", metavar="TIME", help="stop after so long, such as 25m; run again to go on")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="settings")
     own, others = parser.parse_known_args(arguments)
     if own.max_time:
         others += ["--max-time", own.max_time]
     run = own.output.resolve()
     data = own.data or run.with_name(f"{run.name}.data")
     about = json.loads((pack / part_name(0) / PACK_NAME).read_text())
+    about["options"] += ["--set", *own.set] if own.set else []
     print(f"{about['clips']} of {about['of']} clips ({about['clips'] / about['of']:.0%}) are packed", flush=True)
     try:
-        unpack(pack, data)
-        join_pieces(run)
+        with lock_run(run):
+            unpack(pack, data)
+            join_pieces(run)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -156,6 +165,8 @@ def _unpacked(part: Path, row: dict[str, Any], data: Path) -> tuple[dict[str, An
 def gather_results(run: Path, about: dict[str, Any], piece_size: int = PIECE_SIZE) -> None:
     """Write ``run/return``: best weights in half precision, the last checkpoint as it is, the log, the last picture.
 
+    Beside them, in ``pack.json``, ``about`` and the clips that were used, for training to go on with more of them.
+
     Files of more than ``piece_size`` bytes come in pieces.
     """
     target = run / RETURN_NAME
@@ -170,7 +181,7 @@ def gather_results(run: Path, about: dict[str, Any], piece_size: int = PIECE_SIZ
     _write_pieces(target / BEST_NAME, buffer.getvalue(), piece_size)
     for path in [*checkpoints.paths()[-1:], *sorted((run / SAMPLES_NAME).glob("*.png"))[-1:], run / LOG_NAME]:
         _write_pieces(target / path.relative_to(run), path.read_bytes(), piece_size)
-    write_json(target / PACK_NAME, about)
+    write_json(target / PACK_NAME, about | {"clips_used": (checkpoints.latest() or {}).get("clips_used")})
 
 
 def _write_pieces(path: Path, content: bytes, size: int) -> None:
@@ -212,26 +223,43 @@ def take_in(run: Path, part: str, make_task: Callable[[], Task]) -> Path | None:
     Raises:
         InputError: they are of another part of the model, or not complete.
     """
-    if not (run / PACK_NAME).is_file():
+    if _returned(run, part) is None:
         return None
-    packed = json.loads((run / PACK_NAME).read_text())["part"]
-    if packed != part:
-        raise InputError(f"{run} has the results of a pack of the part {packed}, not {part}")
     join_pieces(run)
     checkpoints = Checkpoints(run, 1)
     if checkpoints.paths() or not (run / BEST_NAME).is_file():
         return None
-    task = make_task()
-    task.model.load_state_dict(checkpoints.best()["average"])
-    save_part(run / task.part, task.model, task.config)
+    task, best = make_task(), checkpoints.best()
+    check_same_settings(best["settings"], all_settings(task.settings, task.config), run)
+    task.model.load_state_dict(best["average"])
+    task.export(task.model, run)
     return run / task.part
+
+
+def options_of_pack(run: Path, part: str) -> list[str]:
+    """Options of ``atldiff train`` of the pack that results in ``run`` come from; none where they come from none.
+
+    Raises:
+        InputError: they are of another part of the model, or the record of the pack cannot be read.
+    """
+    return (_returned(run, part) or {}).get("options", [])
+
+
+def _returned(run: Path, part: str) -> dict[str, Any] | None:
+    about = read_pack_record(run)
+    if about is not None and about["part"] != part:
+        raise InputError(f"{run} has the results of a pack of the part {about['part']}, not {part}")
+    return about
 
 
 def results_table(run: Path) -> str:
     """Some rows of the log, evenly spread, the last among them."""
-    with (run / LOG_NAME).open(newline="") as stream:
-        header, *rows = csv.reader(stream)
+    rows = read_log(run)
+    header = list(rows[0])
     chosen = sorted({(index + 1) * len(rows) // _TABLE_ROWS - 1 for index in range(_TABLE_ROWS)} - {-1})
-    cells = [header, *([f"{float(value):.5g}" for value in rows[index]] for index in chosen)]
+    cells = [
+        header,
+        *([f"{float(value):.5g}" if value else "" for value in rows[index].values()] for index in chosen),
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join("  ".join(value.rjust(width) for value, width in zip(row, widths, strict=True)) for row in cells)

@@ -1,6 +1,8 @@
 """What a run tells while it goes on: a progress bar or lines, ``log.csv``, sample pictures, TensorBoard."""
 
 import contextlib
+import csv
+import io
 import struct
 import sys
 import zlib
@@ -71,9 +73,12 @@ class RunLog:
 
     def __init__(self, run: Path, begin: int, steps: int, quiet: bool) -> None:
         self._run, self._steps, self._quiet = run, steps, quiet
-        self._cut_log(begin)
-        self._bar = None if quiet or not sys.stderr.isatty() else _progress_bar(begin, steps)
+        self._bar: Any = None
+        self._rows = [row for row in read_log(run) if int(row["step"]) <= begin]
+        self._write_rows()
         self._writer = self._open_tensorboard(begin)
+        if not quiet and sys.stderr.isatty():
+            self._bar = _progress_bar(begin, steps)
 
     def advance(self) -> None:
         """One step more."""
@@ -87,7 +92,9 @@ class RunLog:
             OSError: the run's folder cannot be written.
         """
         seconds = {"step_seconds": times.step_s, "wait_seconds": times.wait_s}
-        self._append({"step": step} | figures | validation.figures | seconds)
+        values = {"step": step} | figures | validation.figures | seconds
+        self._rows.append({name: str(value) for name, value in values.items()})
+        self._write_rows()
         if validation.pictures is not None:
             write_atomically(self._run / SAMPLES_NAME / f"{step:06d}.png", encode_png(validation.pictures))
         if self._writer is not None:
@@ -117,22 +124,16 @@ class RunLog:
             with contextlib.suppress(OSError):
                 self._writer.close()
 
-    def _cut_log(self, begin: int) -> None:
-        path = self._run / LOG_NAME
-        if not path.is_file():
+    def _write_rows(self) -> None:
+        if not self._rows:
+            (self._run / LOG_NAME).unlink(missing_ok=True)
             return
-        header, *rows = path.read_text().splitlines() or [""]
-        whole = [row for row in rows if row.count(",") == header.count(",") and int(row.split(",")[0]) <= begin]
-        if begin and header:
-            write_atomically(path, "".join(f"{line}\n" for line in [header, *whole]).encode())
-        else:
-            path.unlink()
-
-    def _append(self, values: dict[str, Any]) -> None:
-        path = self._run / LOG_NAME
-        header = "" if path.is_file() else ",".join(values) + "\n"
-        with path.open("a") as stream:
-            stream.write(header + ",".join(str(value) for value in values.values()) + "\n")
+        stream = io.StringIO()
+        columns = dict.fromkeys(name for row in self._rows for name in row)
+        writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._run / LOG_NAME, stream.getvalue().encode())
 
     def _open_tensorboard(self, begin: int) -> Any:
         try:
@@ -141,6 +142,20 @@ class RunLog:
             self.say(f"tensorboard is not installed; {LOG_NAME} and {SAMPLES_NAME}/ have the figures and pictures")
             return None
         return SummaryWriter(str(self._run / TENSORBOARD_NAME), purge_step=begin + 1)
+
+
+def read_log(run: Path) -> list[dict[str, str]]:
+    """The whole rows of a run's ``log.csv``, values by column; none where there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    path = run / LOG_NAME
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdecimal()]
 
 
 def _progress_bar(begin: int, steps: int) -> Any:

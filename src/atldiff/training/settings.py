@@ -39,6 +39,8 @@ class TrainingSettings:
         seed: of everything random.
         report_every: steps between two reports; each judges the weights, logs, and writes a checkpoint.
         keep: checkpoints that are kept, the last ones; the best weights are kept beside them.
+        begin_from: folder of a trained part, with ``config.json`` and ``model.safetensors``, whose weights the run
+            begins with; ``compact`` for those in the package, empty for random ones.
 
     Raises:
         InputError: a value is out of its range.
@@ -56,6 +58,7 @@ class TrainingSettings:
     seed: int = 0
     report_every: int = 250
     keep: int = 2
+    begin_from: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "clips", "accumulate", "warmup", "report_every", "keep"):

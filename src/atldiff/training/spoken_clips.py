@@ -8,11 +8,15 @@ import torch
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import SpeakerSampler
+from atldiff.errors import InputError
 from atldiff.face.topology import mouth_opening
 from atldiff.training.loop import Batch
 from atldiff.training.report import Validation
 from atldiff.training.settings import TrainingSettings
 from atldiff.training.speech_features import SpokenClip
+
+_STILL = 1e-6
+"""A mouth whose opening changes by less, in eye distances, is still."""
 
 
 class SpokenDraws(Dataset[Batch]):
@@ -56,14 +60,23 @@ class SpokenDraws(Dataset[Batch]):
 def judge_openings(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Validation:
     """Median r at lag 0 of the mouth opening per corpus, and the median ratio of its standard deviations (gain).
 
+    A predicted mouth that is still has r = 0; clips whose true mouth is still say nothing and are left out.
+
     Args:
         clips: corpus, predicted and true landmarks, (F, 68, 2) each.
+
+    Raises:
+        InputError: no true mouth moves.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for corpus, predicted, target in clips:
         made, true = mouth_opening(predicted), mouth_opening(target)
-        row = float(np.corrcoef(made, true)[0, 1]), float(made.std() / true.std())
-        found.setdefault(corpus, []).append(row)
-    scores = {f"r {corpus}": float(np.nanmedian([r for r, _ in rows])) for corpus, rows in found.items()}
-    gains = {f"gain {corpus}": float(np.nanmedian([gain for _, gain in rows])) for corpus, rows in found.items()}
+        if np.ptp(true) < _STILL:
+            continue
+        r = 0.0 if np.ptp(made) < _STILL else float(np.corrcoef(made, true)[0, 1])
+        found.setdefault(corpus, []).append((r, float(made.std() / true.std())))
+    if not found:
+        raise InputError("the mouth is still in all validation clips; expected some that speak")
+    scores = {f"r {corpus}": float(np.median([r for r, _ in rows])) for corpus, rows in found.items()}
+    gains = {f"gain {corpus}": float(np.median([gain for _, gain in rows])) for corpus, rows in found.items()}
     return Validation(float(np.mean(list(scores.values()))), scores | gains)
