@@ -4,6 +4,7 @@ Landmarks become soft maps: one Gaussian a point, on a grid of any resolution, e
 """
 
 import torch
+import torch.nn.functional as F
 
 from atldiff.face.topology import (
     INNER_LIPS,
@@ -62,6 +63,36 @@ def noise_mask(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
     columns, rows = _profiles(landmarks_FK2, size, size, _MASK_SIGMA)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
     return (_MASK_GAIN * density).clamp(max=1.0)[:, None] + 0.1
+
+
+def noise_mask_as_published(landmarks_BFK2: torch.Tensor, size: int, kernel: int) -> torch.Tensor:
+    """The paper's mask: one-hot landmark pixels, Gaussian blur, brought to [0, 1] over each clip, plus 0.1.
+
+    The blur has σ = 0.3·((kernel − 1)/2 − 1) + 0.8 and reflects the picture at its border. Landmarks outside the crop
+    leave no mark.
+
+    Args:
+        landmarks_BFK2: (B, F, K, 2) crop pixels.
+        size: side of the crop in pixels.
+        kernel: side of the blur in pixels, odd: 25 for CREMA-D, 11 for MEAD.
+
+    Returns:
+        (B, F, size, size) in [0.1, 1.1].
+    """
+    clips, frames, points = landmarks_BFK2.shape[:3]
+    columns, rows = landmarks_BFK2.floor().long().clamp(-1, size).unbind(dim=-1)
+    framed = torch.zeros(clips * frames, (size + 2) ** 2, device=landmarks_BFK2.device)
+    framed.scatter_(1, ((rows + 1) * (size + 2) + columns + 1).view(-1, points), 1.0)
+    marks = framed.view(-1, 1, size + 2, size + 2)[..., 1:-1, 1:-1]
+    half = kernel // 2
+    sigma = 0.3 * (half - 1) + 0.8
+    profile = torch.exp(-0.5 * ((torch.arange(kernel, device=framed.device) - half) / sigma).square())
+    profile = profile / profile.sum()
+    bordered = F.pad(marks, (half, half, half, half), mode="reflect")
+    blurred = F.conv2d(F.conv2d(bordered, profile.view(1, 1, 1, -1)), profile.view(1, 1, -1, 1))
+    blurred = blurred.view(clips, frames, size, size)
+    low, high = blurred.amin(dim=(1, 2, 3), keepdim=True), blurred.amax(dim=(1, 2, 3), keepdim=True)
+    return (blurred - low) / (high - low).clamp(min=1e-12) + 0.1
 
 
 def residual_region(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:

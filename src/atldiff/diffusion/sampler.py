@@ -1,16 +1,29 @@
-"""Bridge sampler: from the guided noise on the warped portrait to the frames in a few steps.
+"""Samplers: from the guided noise to the frames in a few steps. In both the network predicts x_0.
 
-The forward process is a straight line, x_t = (1 − t)·x_0 + t·x_1 with x_1 = start + mask ⊙ ε, and the network
-predicts x_0. It is the deterministic sampler of stochastic interpolants with a linear schedule (Albergo,
+Bridge, of the compact preset. The forward process is a straight line, x_t = (1 − t)·x_0 + t·x_1 with
+x_1 = start + mask ⊙ ε. It is the deterministic sampler of stochastic interpolants with a linear schedule (Albergo,
 Boffi, Vanden-Eijnden 2023), started at guided noise in the place of pure noise.
+
+DDIM, of the paper preset. The paper starts DDIM at x_T = I + m ⊙ ε, I being the identity frame and m the noise mask;
+how its network was trained for that was never published. Ours is the process that ends there: diffusion (Ho et al.
+2020, eq. 4) of the difference to the identity frame, with noise of the mask's size,
+
+    x_t = I + √ᾱ_t·(x_0 − I) + √(1 − ᾱ_t)·m ⊙ ε,
+
+with DDPM's linear schedule of 1000 steps rescaled to ᾱ_T = 0 (Lin et al. 2024, algorithm 1), so that x_T is the
+guided noise exactly. A step is that of DDIM (Song et al. 2021, eq. 12, η = 0) for the same difference; m cancels out.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(x_t, t) → x̂_0, with t of shape (1,) in (0, 1]."""
+"""(x_t, t) → x̂_0, with t of shape (1,), in (0, 1] of the bridge and from 0 to 999 of DDIM."""
+
+TIMESTEPS = 1000
+"""Steps of the process that DDIM samples from."""
 
 
 def bridge_times(steps: int) -> list[float]:
@@ -36,4 +49,43 @@ def bridge_sample(denoise: Denoiser, start_FCHW: torch.Tensor, steps: int) -> to
     for time, following in zip(times, [*times[1:], 0.0], strict=True):
         clean = denoise(state, torch.tensor([time], device=state.device))
         state = clean + (following / time) * (state - clean)
+    return state
+
+
+@functools.cache
+def ddim_signal() -> torch.Tensor:
+    """ᾱ_t for t = 0 … 999, (1000,) float32, falling to exactly 0."""
+    steps = torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64)
+    roots = (1 - steps).cumprod(dim=0).sqrt()
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    return roots.square().float()
+
+
+def ddim_timesteps(steps: int) -> list[int]:
+    """The values of t that the sampler visits, equally spaced from 999 down."""
+    return [round(TIMESTEPS * (steps - index) / steps) - 1 for index in range(steps)]
+
+
+def ddim_state(
+    clean: torch.Tensor, identity: torch.Tensor, guided_noise: torch.Tensor, signal: torch.Tensor
+) -> torch.Tensor:
+    """x_t for x_0, I, m ⊙ ε and ᾱ_t, all of shapes that broadcast."""
+    return identity + signal.sqrt() * (clean - identity) + (1 - signal).sqrt() * guided_noise
+
+
+def ddim_sample(denoise: Denoiser, identity: torch.Tensor, start: torch.Tensor, steps: int) -> torch.Tensor:
+    """Take ``steps`` steps from x_T to x_0 and return the last x̂_0.
+
+    Args:
+        denoise: predicts x_0 from (x_t, t).
+        identity: I, of a shape that broadcasts to that of x_T.
+        start: x_T, the guided noise.
+        steps: 1 to 1000.
+    """
+    state, signals, times = start, ddim_signal().to(start.device), ddim_timesteps(steps)
+    following = [*(signals[time] for time in times[1:]), torch.ones((), device=start.device)]
+    for time, next_signal in zip(times, following, strict=True):
+        clean = denoise(state, torch.tensor([time], device=start.device))
+        noise = (state - identity - signals[time].sqrt() * (clean - identity)) / (1 - signals[time]).sqrt()
+        state = ddim_state(clean, identity, noise, next_signal)
     return state

@@ -3,7 +3,7 @@
 A frame of 128×128 enters as 64×64 (pixel-unshuffle by 2), passes two finer and one coarsest level of
 residual blocks, each frame mixed with its two neighbours in time on the coarser levels, and attends to the
 tokens of the identity picture at the bottleneck. Every operation is local in space or attends to the identity
-alone, so the network trained on crops runs on whole frames. Normalisation is over channels at each
+alone, so the network trained on crops runs on whole frames. Normalisation is over the channels of each
 pixel, for the same reason.
 """
 
@@ -29,12 +29,17 @@ class UNetConfig:
         time_features: width of the time-step embedding.
         attention_heads: heads of the cross-attention to the identity tokens.
         noise_scale: standard deviation of the guided noise where the mask is 1, frames being in [0, 1].
+        warp: the noise lies on the identity frame bent to the frame's landmarks; False: on the identity frame as it
+            is, as in the paper.
+        maps: the network is given the landmark maps; False: it knows the landmarks from the noise and the warp alone.
     """
 
     channels: tuple[int, int, int] = (48, 96, 192)
     time_features: int = 128
     attention_heads: int = 4
     noise_scale: float = 0.25
+    warp: bool = True
+    maps: bool = True
 
     def __post_init__(self) -> None:
         sizes = (*self.channels, self.time_features, self.attention_heads)
@@ -47,15 +52,16 @@ class UNetConfig:
 
 
 class PixelNorm(nn.Module):
-    """Root-mean-square normalisation over the channels of each pixel (Karras et al. 2018, section 4.2)."""
+    """Layer normalisation (Ba, Kiros, Hinton 2016, eq. 4) over the channels of each pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        scale = self.scale.to(x_NCHW.dtype)
-        return F.rms_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, 1e-6).permute(0, 3, 1, 2)
+        scale, shift = self.scale.to(x_NCHW.dtype), self.shift.to(x_NCHW.dtype)
+        return F.layer_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, shift, 1e-6).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -148,7 +154,7 @@ class IdentityDiffusionUNet(nn.Module):
         self.config = config or UNetConfig()
         fine, middle, coarse = self.config.channels
         features = self.config.time_features
-        in_channels = 2 * 3 * PATCH**2 + 2 * len(MAP_GROUPS)
+        in_channels = 2 * 3 * PATCH**2 + (2 * len(MAP_GROUPS) if self.config.maps else 0)
         self.time_mlp = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features))
         self.identity_encoder = IdentityEncoder(coarse)
         self.conv_in = nn.Conv2d(in_channels, fine, 3, padding=1)
@@ -190,15 +196,17 @@ class IdentityDiffusionUNet(nn.Module):
         Args:
             noisy_N3HW: (B·F, 3, H, W) x_t; the frames of a clip are consecutive, H and W multiples of 8.
             time_N: (B·F,) or (1,) t in (0, 1].
-            warped_N3HW: (B·F, 3, H, W) the warped identity.
-            maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity.
+            warped_N3HW: (B·F, 3, H, W) the warped identity; the identity itself without ``config.warp``.
+            maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity, for ``config.maps``.
             identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
             region_N1HW: (B·F, 1, H, W) where the residual acts.
         """
         frames = noisy_N3HW.shape[0] // identity_tokens_BLC.shape[0]
         time = self._embed_time(time_N).to(noisy_N3HW.dtype)
         pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
-        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), maps_NMhw], dim=1)
+        stacked = F.pixel_unshuffle(pixels, PATCH)
+        if self.config.maps:
+            stacked = torch.cat([stacked, maps_NMhw], dim=1)
         fine = self.conv_in(stacked.contiguous(memory_format=torch.channels_last))
         fine = self.fine_in(fine, time)
         middle = self.middle_in(self.down_middle(fine), time)

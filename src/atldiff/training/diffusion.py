@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,12 +14,16 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
+from atldiff.diffusion.paper_unet import PaperUNetConfig
 from atldiff.diffusion.sampler import bridge_state
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.guidance import guide_noise
+from atldiff.serialization import load_weights, save_part
+from atldiff.training.critic import JudgedUNet, PatchCritic, critic_losses, critic_ramp
 from atldiff.training.face_batches import Batch, Draw, FaceDraws, assemble
 from atldiff.training.launch import Launch
 from atldiff.training.loop import Task, fit
+from atldiff.training.paper_diffusion import PaperDiffusionTask, PaperDiffusionTraining, paper_preset
 from atldiff.training.report import Validation
 from atldiff.training.settings import Preset, TrainingSettings
 
@@ -38,6 +42,9 @@ class DiffusionTraining(TrainingSettings):
         true_state_every: every so many steps, states with t < 1 are made from the true frames; otherwise from the
             network's own first step, as in sampling.
         most_per_speaker: clips of a speaker that are used at most.
+        critic: weight of a critic's judgement (:mod:`atldiff.training.critic`) beside the reconstruction; 0 for none.
+            PSNR cannot tell what it is good for, so a run with a critic keeps its last weights, not those of the best
+            PSNR.
     """
 
     steps: int = 6000
@@ -52,6 +59,7 @@ class DiffusionTraining(TrainingSettings):
     first_step_share: float = 0.6
     true_state_every: int = 4
     most_per_speaker: int = 160
+    critic: float = 0.0
 
 
 def compact_preset() -> tuple[DiffusionTraining, UNetConfig]:
@@ -59,7 +67,7 @@ def compact_preset() -> tuple[DiffusionTraining, UNetConfig]:
     return DiffusionTraining(), UNetConfig()
 
 
-PRESETS: dict[str, Preset[DiffusionTraining, UNetConfig]] = {"compact": compact_preset}
+PRESETS: dict[str, Preset[Any, Any]] = {"compact": compact_preset, "paper": paper_preset}
 
 
 def reconstruction_loss(predicted: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -97,30 +105,39 @@ def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor)
     return known
 
 
-def training_loss(model: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> torch.Tensor:
-    """Loss of one batch; with ``own_state`` the states with t < 1 hold the network's own prediction."""
+def _predict_from_any(model: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> torch.Tensor:
+    """x̂_0 from the batch's times; with ``own_state`` the states with t < 1 hold the network's own prediction."""
     start = _start(model, batch)
     known = _first_step(model, batch, start) if own_state else batch["clean"]
     state = bridge_state(known, start, batch["time"][:, None, None, None])
-    return reconstruction_loss(_predict(model, batch, state, batch["time"]), batch["clean"], batch["mask"])
+    return _predict(model, batch, state, batch["time"])
 
 
 @torch.no_grad()
 def validate(model: IdentityDiffusionUNet, batches: Sequence[Batch]) -> Validation:
-    """PSNR in dB, of the error pooled over all mouth crops, of one step and of the warp alone; a picture of them.
+    """PSNR in dB and detail of one step and of the warp alone, over all mouth crops; a picture of them.
 
-    The error is pooled because a mean of PSNRs is decided by the frames where the warp is already perfect.
+    The squared error is pooled because a mean of PSNRs is decided by the frames where the warp is already perfect.
+    Detail is the sum of absolute differences of neighbouring pixels over that of the true frames: 1 is as sharp.
     """
-    errors: dict[str, list[float]] = {"val_psnr": [], "val_psnr_warp": []}
+    errors: dict[str, list[float]] = {"": [], "_warp": []}
+    details: dict[str, list[float]] = {"": [], "_warp": []}
     rows = []
     for batch in batches:
         predicted = _predict(model, batch, _start(model, batch), torch.ones_like(batch["time"])).clamp(0, 1)
-        for name, pictures in (("val_psnr", predicted), ("val_psnr_warp", batch["warped"])):
+        for name, pictures in (("", predicted), ("_warp", batch["warped"])):
             errors[name].append(float((pictures - batch["clean"]).square().mean()))
+            details[name].append(_differences(pictures) / max(_differences(batch["clean"]), 1e-6))
         rows.append(_comparison(batch, predicted))
-    figures = {name: -10 * math.log10(np.mean(values)) for name, values in errors.items()}
+    figures = {f"val_psnr{name}": -10 * math.log10(max(np.mean(values), 1e-10)) for name, values in errors.items()}
+    figures |= {f"val_detail{name}": float(np.mean(values)) for name, values in details.items()}
     sheet = (torch.cat(rows, dim=1) * 255).round().to(torch.uint8).cpu().numpy()
     return Validation(figures["val_psnr"], figures, sheet)
+
+
+def _differences(pictures: torch.Tensor) -> float:
+    across = (pictures[..., 1:] - pictures[..., :-1]).abs().mean()
+    return float(across + (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean())
 
 
 def _comparison(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
@@ -132,7 +149,7 @@ def _comparison(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
     return stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
 
 
-class DiffusionTask(Task[IdentityDiffusionUNet]):
+class DiffusionTask(Task[JudgedUNet]):
     """The image network, learned from prepared clips with splits ``train`` and ``val``.
 
     Raises:
@@ -143,11 +160,13 @@ class DiffusionTask(Task[IdentityDiffusionUNet]):
 
     def __init__(self, prepared: Path, training: DiffusionTraining, config: UNetConfig) -> None:
         torch.manual_seed(training.seed)
-        model = IdentityDiffusionUNet(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model = JudgedUNet(IdentityDiffusionUNet(config), PatchCritic() if training.critic else None)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
         )
         super().__init__(training, config, model, optimiser)
+        self.keeps_last = training.critic > 0
         self._prepared, self._training = prepared, training
         self._clips: list[PreparedClip] = []
         self._validation: list[Batch] = []
@@ -159,7 +178,7 @@ class DiffusionTask(Task[IdentityDiffusionUNet]):
         settings = dataclasses.replace(self._training, seed=1)
         draws = FaceDraws(clips, settings, augment=False)
         self._validation = [
-            assemble({name: value.to(device) for name, value in draws[step].items()})
+            self.assemble({name: value.to(device) for name, value in draws[step].items()})
             for step in range(_VALIDATION_BATCHES)
         ]
 
@@ -167,23 +186,46 @@ class DiffusionTask(Task[IdentityDiffusionUNet]):
         return FaceDraws(self._clips, self._training, rank=share, world=shares)
 
     def assemble(self, draw: Draw) -> Batch:
-        return assemble(draw)
+        return assemble(draw, bent=self.config.warp)
 
     def learning_rate(self, step: int) -> float:
         return self._training.cosine_rate(step, floor=0.02)
 
     def loss(self, batch: Batch, step: int) -> torch.Tensor:
-        return training_loss(self.model, batch, own_state=step % self._training.true_state_every > 0)
+        own_state = step % self._training.true_state_every > 0
+        predicted = _predict_from_any(self.model.unet, batch, own_state)
+        loss = reconstruction_loss(predicted, batch["clean"], batch["mask"])
+        if self.model.critic is None:
+            return loss
+        judgement, critic_loss = critic_losses(self.model.critic, predicted, batch)
+        return loss + critic_ramp(step) * self._training.critic * judgement + critic_loss
 
-    def validate(self, model: IdentityDiffusionUNet) -> Validation:
-        return validate(model, self._validation)
+    def validate(self, model: JudgedUNet) -> Validation:
+        return validate(model.unet, self._validation)
+
+    def begin_from(self, folder: Path) -> None:
+        load_weights(folder, self.model.unet)
+
+    def export(self, model: JudgedUNet, run: Path) -> None:
+        save_part(run / self.part, model.unet, self.config)
+
+
+def diffusion_task(
+    prepared: Path, training: DiffusionTraining | PaperDiffusionTraining, config: UNetConfig | PaperUNetConfig
+) -> Task:
+    """The task of a preset: its settings say which network is trained."""
+    if isinstance(training, PaperDiffusionTraining) and isinstance(config, PaperUNetConfig):
+        return PaperDiffusionTask(prepared, training, config)
+    if isinstance(training, DiffusionTraining) and isinstance(config, UNetConfig):
+        return DiffusionTask(prepared, training, config)
+    raise TypeError(f"{type(training).__name__} are not settings for {type(config).__name__}")
 
 
 def train_diffusion(
     prepared: Path,
     run: Path,
-    training: DiffusionTraining | None = None,
-    config: UNetConfig | None = None,
+    training: DiffusionTraining | PaperDiffusionTraining | None = None,
+    config: UNetConfig | PaperUNetConfig | None = None,
     launch: Launch | None = None,
 ) -> Path:
     """Train (or go on training) the image network and return the folder of its best weights by PSNR, ``run/unet``.
@@ -191,5 +233,5 @@ def train_diffusion(
     See :func:`atldiff.training.loop.fit` for the run's folder and the errors.
     """
     training = training or DiffusionTraining()
-    task = functools.partial(DiffusionTask, prepared, training, config or UNetConfig())
+    task = functools.partial(diffusion_task, prepared, training, config or UNetConfig())
     return fit(task, training, run, launch or Launch())

@@ -161,8 +161,12 @@ class FaceDraws(Dataset[Draw]):
         }
 
 
-def assemble(draw: Draw) -> Batch:
+def assemble(draw: Draw, bent: bool = True) -> Batch:
     """What the network needs of a draw, on the draw's device.
+
+    Args:
+        draw: of :class:`FaceDraws`.
+        bent: whether ``warped`` is the identity bent to the frames' landmarks, or the identity as it is.
 
     Returns:
         float32 tensors, N = clips · frames, pictures in [0, 1]: ``clean`` and ``warped`` (N, 3, crop, crop), ``maps``
@@ -170,7 +174,7 @@ def assemble(draw: Draw) -> Batch:
         (N,); ``identity`` (clips, 3, 128, 128). Noise and time are the same for all frames of a clip.
     """
     clips, frames, crop = draw["frames"].shape[:3]
-    identity = _tinted(draw["identity"][:, None], draw)
+    identity = tinted(draw["identity"][:, None], draw)
     landmarks, corners = draw["landmarks"], draw["corner"][:, None, None]
     targets, own = landmarks[:, :-1].flatten(0, 1), landmarks[:, -1].repeat_interleave(frames, dim=0)
     cut = landmarks - corners  # a landmark's map moves with it: what lies in the cut is made and nothing else
@@ -178,11 +182,12 @@ def assemble(draw: Draw) -> Batch:
     maps = landmark_maps(cut.flatten(0, 1), crop, crop // 2).unflatten(0, (clips, frames + 1))
     own_maps = maps[:, -1:].expand(-1, frames, -1, -1, -1)
     left, top = draw["corner"].repeat_interleave(frames, dim=0).unbind(dim=1)
+    flow = thin_plate_flow(own, targets, CROP_SIZE)
     return {
-        "clean": _tinted(draw["frames"], draw),
+        "clean": tinted(draw["frames"], draw),
         "warped": warp(
             identity.repeat_interleave(frames, dim=0),
-            thin_plate_flow(own, targets, CROP_SIZE),
+            flow if bent else torch.zeros_like(flow),
             CROP_SIZE,
             (left, top, crop, crop),
         ),
@@ -195,7 +200,7 @@ def assemble(draw: Draw) -> Batch:
     }
 
 
-def _tinted(pictures_NFHW3: torch.Tensor, draw: Draw) -> torch.Tensor:
+def tinted(pictures_NFHW3: torch.Tensor, draw: Draw) -> torch.Tensor:
     """(N · F, 3, H, W) float32 in [0, 1]: gain · picture^gamma, each clip and channel its own."""
     pictures = pictures_NFHW3.permute(0, 1, 4, 2, 3).float() / 255
     gamma, gain = draw["gamma"].view(-1, 1, 1, 1, 1), draw["gain"].view(-1, 1, 3, 1, 1)
