@@ -322,7 +322,7 @@ def test_what_is_missing_is_named(model: Path, tmp_path: Path, monkeypatch: pyte
 def test_wav2vec2_is_not_for_the_compact_generator(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     change_index(folder, speech_encoder="wav2vec2")
-    with pytest.raises(ModelError, match=r"is 'wav2vec2'; expected 'whisper-tiny\.en' for a LandmarkGenerator"):
+    with pytest.raises(ModelError, match=r"is 'wav2vec2'; expected 'whisper-tiny\.en' or 'speech_encoder' for a"):
         ATLDiffPipeline.from_pretrained(folder, device="cpu")
 
 

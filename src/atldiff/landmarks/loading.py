@@ -10,6 +10,7 @@ from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
 from atldiff.landmarks.motion import FaceMotion
 from atldiff.landmarks.windows import WindowedMotion
 from atldiff.serialization import CONFIG_NAME, load_config, load_weights, read_json
+from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.whisper import WhisperEncoder
 
@@ -17,22 +18,35 @@ LANDMARK_FOLDER = "landmark_generator"
 WAV2VEC2_FOLDER = "wav2vec2"
 """Folder of the speech encoder in transformers' format, and its name in ``model_index.json``."""
 
+DISTILLED_FOLDER = "speech_encoder"
+"""Folder of the speech encoder of our own, and its name in ``model_index.json``."""
+
+STREAMING_FOLDER = "streaming"
+"""Folder of the speech encoder and the landmark generator that streaming mode has for itself."""
+
 WHISPER = "whisper-tiny.en"
+
+SpeechEncoder = WhisperEncoder | DistilledEncoder | Wav2Vec2Encoder
 
 
 @dataclass(frozen=True)
 class LandmarkPart:
-    """A kind of landmark generator with its configuration, its speech encoder and the motion made of both."""
+    """A kind of landmark generator with its configuration, the motion made of it, and names of its speech encoders.
+
+    Without such names its encoder is wav2vec2.
+    """
 
     generator: Any
     config: Any
-    encoder: type[WhisperEncoder] | type[Wav2Vec2Encoder]
     motion: Any
+    encoders: tuple[str, ...] = ()
 
 
 LANDMARK_PARTS = {
-    "LandmarkGenerator": LandmarkPart(LandmarkGenerator, LandmarkGeneratorConfig, WhisperEncoder, FaceMotion),
-    "KFusionGenerator": LandmarkPart(KFusionGenerator, KFusionConfig, Wav2Vec2Encoder, WindowedMotion),
+    "LandmarkGenerator": LandmarkPart(
+        LandmarkGenerator, LandmarkGeneratorConfig, FaceMotion, (WHISPER, DISTILLED_FOLDER)
+    ),
+    "KFusionGenerator": LandmarkPart(KFusionGenerator, KFusionConfig, WindowedMotion),
 }
 """By the ``class_name`` in ``config.json``; without one it is the first."""
 
@@ -41,8 +55,8 @@ def load_landmark_part(folder: Path, encoder_name: str) -> tuple[Any, Any]:
     """The speech encoder and the landmark generator of a model folder.
 
     Args:
-        encoder_name: ``whisper-tiny.en``; ``wav2vec2`` for the folder of that name in the model folder; otherwise
-            wav2vec2's hub name.
+        encoder_name: ``whisper-tiny.en``; ``speech_encoder`` or ``wav2vec2`` for the folder of that name in the
+            model folder; otherwise wav2vec2's hub name.
 
     Raises:
         InputError: transformers is needed and not installed.
@@ -56,21 +70,25 @@ def load_landmark_part(folder: Path, encoder_name: str) -> tuple[Any, Any]:
             f"{folder / LANDMARK_FOLDER / CONFIG_NAME} names the class {name!r}; expected one of {known}"
         )
     part = LANDMARK_PARTS[name]
-    if (part.encoder is WhisperEncoder) != (encoder_name == WHISPER):
-        wanted = repr(WHISPER) if part.encoder is WhisperEncoder else f"{WAV2VEC2_FOLDER!r} or a hub name"
+    if encoder_name not in part.encoders if part.encoders else encoder_name in (WHISPER, DISTILLED_FOLDER):
+        wanted = " or ".join(map(repr, part.encoders)) or f"{WAV2VEC2_FOLDER!r} or a hub name"
         raise ModelError(f"the speech encoder of {folder} is {encoder_name!r}; expected {wanted} for a {name}")
     generator = part.generator(load_config(folder / LANDMARK_FOLDER, part.config))
     load_weights(folder / LANDMARK_FOLDER, generator)
-    if part.encoder is WhisperEncoder:
-        return WhisperEncoder.from_package(), generator.eval()
-    encoder = _load_wav2vec2(folder, encoder_name)
+    encoder = _load_encoder(folder, encoder_name)
     if encoder.feature_size != generator.config.features:
         sizes = f"{encoder.feature_size} features; expected {generator.config.features}"
         raise ModelError(f"the speech encoder {encoder_name!r} of {folder} gives {sizes}")
     return encoder, generator.eval()
 
 
-def _load_wav2vec2(folder: Path, name: str) -> Wav2Vec2Encoder:
+def _load_encoder(folder: Path, name: str) -> SpeechEncoder:
+    if name == WHISPER:
+        return WhisperEncoder.from_package()
+    if name == DISTILLED_FOLDER:
+        encoder = DistilledEncoder(load_config(folder / DISTILLED_FOLDER, DistilledEncoderConfig))
+        load_weights(folder / DISTILLED_FOLDER, encoder)
+        return encoder.eval()
     if name != WAV2VEC2_FOLDER:
         return Wav2Vec2Encoder.from_pretrained(name)
     read_json(folder / WAV2VEC2_FOLDER / CONFIG_NAME)

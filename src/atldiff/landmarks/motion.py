@@ -16,8 +16,9 @@ from atldiff.landmarks.rest import closing_displacement
 from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, voice_activity
-from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
-from atldiff.speech.windows import SpeechWindow, Windowing, speech_windows
+from atldiff.speech.distilled import DistilledEncoder, FeatureStream
+from atldiff.speech.whisper import WhisperEncoder
+from atldiff.speech.windows import STEP, SpeechWindow, Windowing, speech_windows
 
 _LIVELY_SECONDS = 0.75
 _LEVELS_HALF_LIFE_SECONDS = 10.0
@@ -87,7 +88,10 @@ class Motion(ABC):
 
 
 class FaceMotion(Motion):
-    """What :class:`~atldiff.landmarks.generator.LandmarkGenerator` hears in Whisper's features.
+    """What :class:`~atldiff.landmarks.generator.LandmarkGenerator` hears in the speech encoder's features.
+
+    Whisper hears each window anew; an encoder of our own hears each sample once, and the same with a look-ahead as
+    without one, if that is :attr:`~atldiff.speech.distilled.DistilledEncoder.look_ahead` and 60 ms more.
 
     Args:
         encoder, generator: the speech encoder and the landmark generator, on the same device.
@@ -96,7 +100,7 @@ class FaceMotion(Motion):
 
     def __init__(
         self,
-        encoder: WhisperEncoder,
+        encoder: WhisperEncoder | DistilledEncoder,
         generator: LandmarkGenerator,
         identity: np.ndarray,
         threshold: float | None,
@@ -105,16 +109,35 @@ class FaceMotion(Motion):
         super().__init__(identity, threshold, options)
         self._encoder = encoder
         self._generator = generator
+        self._heard = 0
+        self._stream: FeatureStream | None = None
+        if isinstance(encoder, DistilledEncoder):
+            self._stream = FeatureStream(encoder)
+            self._windowing = Windowing.for_look_ahead(options.look_ahead_s, most_hop=STEP)
 
     @torch.no_grad()
     def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
         device = next(self._generator.parameters()).device
-        sound = torch.from_numpy(window.samples).to(device)[None]
-        offset = window.start / SAMPLE_RATE * FEATURE_RATE
-        positions = feature_positions(torch.from_numpy(numbers), self._options.fps) - offset
+        positions = feature_positions(torch.from_numpy(numbers), self._options.fps)
+        features, first = self._features(window, positions, device)
         identity = torch.from_numpy(self._identity).float().to(device)[None]
-        moved = self._generator(self._encoder(sound), positions.to(device)[None], identity)[0].cpu().numpy()
+        moved = self._generator(features, (positions - first).to(device)[None], identity)[0].cpu().numpy()
         return moved * interocular_distance(self._identity)
+
+    def _features(
+        self, window: SpeechWindow, positions: torch.Tensor, device: torch.device
+    ) -> tuple[torch.Tensor, float]:
+        """Features (1, T, C) for frames at ``positions``, and at which place the first of them lies."""
+        if self._stream is None:
+            return self._encoder(torch.from_numpy(window.samples).to(device)[None]), window.start / STEP
+        self._stream.hear(torch.from_numpy(window.samples[self._heard - window.start :]).to(device))
+        self._heard = window.start + len(window.samples)
+        context = self._generator.context_features
+        self._stream.forget(int(positions[0]) - context)
+        end = math.ceil(float(positions[-1])) + context + 1
+        if math.isinf(window.end):
+            end = min(end, max(1, -(-self._heard // STEP)))
+        return self._stream.features(end), self._stream.first
 
 
 def scale_mouth(displacement: np.ndarray, amplitude: float) -> np.ndarray:

@@ -195,7 +195,7 @@ class Speech:
         blocks: Iterator[np.ndarray] = (_with_channels(part.samples, channels) for part in self._parts())
         blocks = _joined(blocks)
         if sample_rate != self.sample_rate:
-            blocks = _resampled(blocks, self.sample_rate, sample_rate)
+            blocks = resampled(blocks, self.sample_rate, sample_rate)
         missing = round(Fraction(self.num_samples * sample_rate, self.sample_rate))
         for block in blocks:
             block = block[:, :missing]
@@ -219,6 +219,11 @@ def _check_array(samples: np.ndarray, sample_rate: int) -> None:
             f"the speech array has shape {samples.shape}; expected (samples,) or (channels, samples) "
             f"with at most {_MAX_CHANNELS} channels"
         )
+    check_sample_rate(sample_rate)
+
+
+def check_sample_rate(sample_rate: float) -> None:
+    """Raise InputError unless ``sample_rate`` in Hz can be read."""
     if int(sample_rate) != sample_rate or not 1000 <= sample_rate <= _MAX_SAMPLE_RATE:
         raise InputError(
             f"got a sample rate of {sample_rate} Hz; expected a whole number from 1000 to {_MAX_SAMPLE_RATE}"
@@ -228,7 +233,7 @@ def _check_array(samples: np.ndarray, sample_rate: int) -> None:
 def _read_array(rows: np.ndarray, sample_rate: int) -> Iterator[_Part]:
     names = ("NONE",) * len(rows)
     for start in range(0, rows.shape[1], _BLOCK_SAMPLES):
-        samples = _as_float(rows[:, start : start + _BLOCK_SAMPLES])
+        samples = as_float(rows[:, start : start + _BLOCK_SAMPLES])
         yield _Part(_mixed_down(samples, names), sample_rate, len(rows))
 
 
@@ -266,7 +271,7 @@ def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[tuple[F
         if not frame.format.is_planar:
             samples = samples.reshape(-1, frame.layout.nb_channels).T
         names = tuple(channel.name for channel in frame.layout.channels)
-        part = _Part(_mixed_down(_as_float(samples), names), frame.sample_rate, len(names))
+        part = _Part(_mixed_down(as_float(samples), names), frame.sample_rate, len(names))
         gap = round((start - end) * frame.sample_rate)
         if lost and end and 0 < gap < _BLOCK_SAMPLES * 10:
             silence = np.zeros((part.samples.shape[0], gap), dtype=np.float32)
@@ -342,7 +347,7 @@ def _stated_duration(path: Path) -> float | None:
         return float(stream.duration * stream.time_base)
 
 
-def _as_float(samples: np.ndarray) -> np.ndarray:
+def as_float(samples: np.ndarray) -> np.ndarray:
     """Integer samples of any width scaled to [-1, 1]; all as float32."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
@@ -383,7 +388,8 @@ def _joined(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting, axis=1)
 
 
-def _resampled(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
+def resampled(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
+    """(1 or 2, n) float32 blocks at one rate in Hz → blocks at another, as they come."""
     resampler = None
     for block in blocks:
         layout = "mono" if block.shape[0] == 1 else "stereo"

@@ -64,6 +64,8 @@ class WhisperBlock(nn.Module):
 class WhisperEncoder(nn.Module):
     """Log-mel spectrogram, two convolutions, four transformer layers; takes recordings of up to 30 s unpadded."""
 
+    feature_size = FEATURE_SIZE
+
     def __init__(self, size: int = LAYER_SIZE, heads: int = 6, layers: int = 4) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(_MEL_BANDS, size, 3, padding=1)
@@ -126,14 +128,14 @@ def log_mel_spectrogram(waveform_BN: torch.Tensor) -> torch.Tensor:
     padded = F.pad(waveform_BN, (0, max(count, 2 * SAMPLES_PER_FEATURE) - waveform_BN.shape[1]))
     window = torch.hann_window(_FFT_SIZE, device=waveform_BN.device)
     spectrum = torch.stft(padded, _FFT_SIZE, _HOP, window=window, return_complex=True)[..., : count // _HOP]
-    mel = _mel_filters().to(waveform_BN.device) @ spectrum.abs().square()
+    mel = mel_filters().to(waveform_BN.device) @ spectrum.abs().square()
     logarithm = torch.log10(mel.clamp_min(1e-10))
     floor = logarithm.amax(dim=(1, 2), keepdim=True) - 8.0
     return (torch.maximum(logarithm, floor) + 4.0) / 4.0
 
 
 @functools.cache
-def _mel_filters() -> torch.Tensor:
+def mel_filters() -> torch.Tensor:
     """(80, 201) triangular filters on Slaney's mel scale (linear below 1 kHz), each of area 2 / width."""
     linear_step, corner, log_step = 200 / 3, 1000.0, np.log(6.4) / 27
 

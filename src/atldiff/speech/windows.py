@@ -14,8 +14,11 @@ HOP = 8 * SAMPLE_RATE
 MARGIN = SAMPLE_RATE
 """Samples of sound heard before and after them."""
 
-_STEP = SAMPLE_RATE // 50
-_STREAMED_HOP = SAMPLE_RATE * 8 // 100
+STEP = SAMPLE_RATE // 50
+"""Samples from one speech feature to the next; windows lie on them."""
+
+STREAMED_HOP = SAMPLE_RATE * 8 // 100
+"""Samples between the windows of streaming mode, where each window is heard anew."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,18 @@ class Windowing:
     after: int = MARGIN
 
     @classmethod
-    def for_look_ahead(cls, seconds: float | None) -> Self:
+    def for_look_ahead(cls, seconds: float | None, most_hop: int = STREAMED_HOP) -> Self:
         """Windows in which a frame hears at most ``seconds`` of the sound that follows it; None: those of recordings.
 
-        The windows follow each other by 80 ms at most, so each frame hears at least ``seconds`` − 100 ms of what
-        follows it, and 1 s of what came before. On one core they cost 0.26 s for each second of sound; half the hop
-        or a second more of the past costs about twice as much, and gains 0.01 of the mouth's correlation.
+        The windows follow each other by ``most_hop`` samples or less, so by default each frame hears at least
+        ``seconds`` − 100 ms of what follows it, and 1 s of what came before. With Whisper they cost 0.26 s of one
+        core for each second of sound; half the hop or a second more of the past costs about twice as much, and gains
+        0.01 of the mouth's correlation.
         """
         if seconds is None:
             return cls()
-        heard = int(seconds * SAMPLE_RATE + 1e-6) // _STEP * _STEP
-        hop = min(_STREAMED_HOP, heard // 2 // _STEP * _STEP)
+        heard = int(seconds * SAMPLE_RATE + 1e-6) // STEP * STEP
+        hop = min(most_hop, heard // 2 // STEP * STEP)
         return cls(hop, MARGIN, heard - hop)
 
 
