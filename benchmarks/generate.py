@@ -1,65 +1,102 @@
 """Time the whole path: ``python benchmarks/generate.py [--seconds 10] [--height 720] [--threads 2] [--steps N]``.
 
-Bundled portrait (scaled to the height) and bundled speech (repeated to the length) → an mp4 in a temporary folder.
-Prints one JSON object; the time to load the model stands apart.
+Bundled portrait (scaled to the height) and bundled speech (repeated to the length, from a file) → an mp4 in a
+temporary folder. Prints JSON and a table of the stages; the time to load the model stands apart.
 """
 
 import argparse
-import json
-import os
-import platform
 import resource
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
-
-import numpy as np
 import torch
-from PIL import Image
 
-import atldiff
+import common
+from atldiff.diffusion.animator import FaceAnimator
+from atldiff.face.compose import PortraitComposer
+from atldiff.face.detection import FaceDetector
+from atldiff.landmarks.motion import Motion
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.render import render_video
-from atldiff.speech.waveform import SAMPLE_RATE, Speech, read_waveform
+from atldiff.render import RenderReport, render_video
+from atldiff.speech.waveform import Speech
+from atldiff.video.writer import VideoWriter
+from stopwatch import Stopwatch
 
-ASSETS = Path(atldiff.__file__).parent / "assets"
+WARM_UP_SECONDS = 2.0
 
 
 def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    began = time.monotonic()
+    pipeline = ATLDiffPipeline.from_pretrained(device=arguments.device)
+    loaded = time.monotonic() - began
+    about = common.machine(pipeline.device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not arguments.cold:
+            render(pipeline, folder, WARM_UP_SECONDS, arguments)
+        watch = watched(pipeline)
+        report = render(pipeline, folder, arguments.seconds, arguments)
+    pipeline.close()
+    stages = watch.seconds | {"everything else": report.seconds - sum(watch.seconds.values())}
+    stages = {name: round(stages[name], 4) for name in sorted(stages, key=lambda name: -stages[name])}
+    steps = watch.calls["U-Net"]
+    result = about | {
+        "seconds_of_speech": report.duration_s,
+        "frames": report.frames,
+        "height": arguments.height,
+        "steps": arguments.steps or pipeline.config.steps,
+        "load_seconds": round(loaded, 2),
+        "seconds": round(report.seconds, 2),
+        "real_time_factor": round(report.real_time_factor, 3),
+        "frames_per_second": round(report.frames / report.seconds, 1),
+        "stage_seconds": stages,
+        "unet_seconds_per_step": round(watch.seconds["U-Net"] / steps, 4) if steps else None,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    rows = [
+        (name, seconds, 1000 * seconds / report.frames, seconds / report.duration_s)
+        for name, seconds in [*stages.items(), ("all", report.seconds)]
+    ]
+    common.show(result, ("stage", "s", "ms a frame", "s a second of speech"), rows)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time the whole path on the bundled portrait and speech.")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    portrait = Image.open(ASSETS / "portrait.jpg").convert("RGB")
-    width = round(portrait.width * arguments.height / portrait.height)
-    picture = np.asarray(portrait.resize((width, arguments.height), Image.Resampling.LANCZOS))
-    samples = np.resize(read_waveform(ASSETS / "speech.flac"), round(arguments.seconds * SAMPLE_RATE))
-    began = time.monotonic()
-    pipeline = ATLDiffPipeline.from_pretrained()
-    loaded = time.monotonic() - began
-    with tempfile.TemporaryDirectory() as folder:
-        speech = Speech.from_array(samples, SAMPLE_RATE)
-        report = render_video(pipeline, picture, speech, Path(folder) / "out.mp4", steps=arguments.steps)
-    result = {
-        "seconds_of_speech": report.duration_s,
-        "frames": report.frames,
-        "picture": [width, arguments.height],
-        "steps": arguments.steps or pipeline.config.steps,
-        "threads": arguments.threads,
-        "device": str(pipeline.device),
-        "processor": platform.processor() or platform.machine(),
-        "load_seconds": round(loaded, 2),
-        "seconds": round(report.seconds, 2),
-        "real_time_factor": round(report.real_time_factor, 3),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    print(json.dumps(result, indent=2))
-    pipeline.close()
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cold", action="store_true", help="without two seconds made before, which are not counted")
+    return parser.parse_args()
+
+
+def render(pipeline: ATLDiffPipeline, folder: Path, seconds: float, arguments: argparse.Namespace) -> RenderReport:
+    sound = common.write_speech(folder / "speech.wav", seconds)
+    return render_video(pipeline, common.portrait(arguments.height), sound, folder / "out.mp4", steps=arguments.steps)
+
+
+def watched(pipeline: ATLDiffPipeline) -> Stopwatch:
+    """A stopwatch on the stages of this process's pipelines."""
+    watch = Stopwatch(pipeline.device)
+    watch.watch(Speech, "__init__", "decode")
+    for reading in ("blocks", "stereo_blocks"):
+        watch.watch_iterator(Speech, reading, "decode")
+    for part in ("__init__", "detect"):
+        watch.watch(FaceDetector, part, "detect the face")
+    for part in (FaceAnimator, PortraitComposer):
+        watch.watch(part, "__init__", "prepare the portrait")
+    watch.watch_module(pipeline.speech_encoder, "speech")
+    watch.watch(Motion, "_window_landmarks", "landmarks")
+    watch.watch(FaceAnimator, "animate", "warp")
+    watch.watch_module(pipeline.unet, "U-Net")
+    watch.watch(PortraitComposer, "render", "paste back")
+    for part in ("write", "_finish"):
+        watch.watch(VideoWriter, part, "encode")
+    return watch
 
 
 if __name__ == "__main__":

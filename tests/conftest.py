@@ -13,6 +13,14 @@ from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.face.detection import FaceDetector
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.pipeline import ATLDiffPipeline
+from atldiff.signing import (
+    CERTIFICATE_NAME,
+    CERTIFICATE_VARIABLE,
+    KEY_NAME,
+    KEY_VARIABLE,
+    SigningIdentity,
+    make_pair,
+)
 from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
@@ -21,6 +29,18 @@ from media_files import write_sound
 torch.set_num_threads(1)
 
 ASSETS = Path(atldiff.__file__).parent / "assets"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signing_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SigningIdentity]:
+    """Videos are signed with a pair made for the tests, not with the user's own."""
+    folder = tmp_path_factory.mktemp("config") / "signing"
+    make_pair(folder)
+    pair = SigningIdentity(folder / CERTIFICATE_NAME, folder / KEY_NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CERTIFICATE_VARIABLE, str(pair.certificate))
+        patch.setenv(KEY_VARIABLE, str(pair.key))
+        yield pair
 
 
 @pytest.fixture(scope="session")

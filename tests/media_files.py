@@ -10,6 +10,8 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
+from atldiff.provenance import _boxes
+
 CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame", ".m4a": "aac", ".ogg": "libopus"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
@@ -98,3 +100,10 @@ def write_video(
         if sound is not None and samples is not None:
             _encode_sound(container, sound, samples, sound_start_s)
     return path
+
+
+def unsigned_content(video: Path) -> bytes:
+    """The bytes of an mp4 without its signed manifest, which holds random salts."""
+    whole = video.read_bytes()
+    with video.open("rb") as stream:
+        return b"".join(whole[begin:end] for name, begin, end in _boxes(stream) if name != b"uuid")

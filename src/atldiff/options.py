@@ -15,7 +15,7 @@ AUTO_EMOTION = "auto"
 BLINKS: tuple[str, ...] = ("auto", "off")
 
 
-class GenerationArguments(TypedDict, total=False):
+class MotionArguments(TypedDict, total=False):
     """The keyword arguments that say how the face moves, where they are handed on."""
 
     fps: float
@@ -26,6 +26,11 @@ class GenerationArguments(TypedDict, total=False):
     head_motion: float
     blink: str
     mouth: float
+
+
+class GenerationArguments(MotionArguments, total=False):
+    """Those, and how much of the sound a frame may hear."""
+
     look_ahead_s: float | None
 
 

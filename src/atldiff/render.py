@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from atldiff.options import OptionArguments
+from atldiff.signing import SigningIdentity
 from atldiff.video.writer import VideoWriter, check_output
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def render_video(
     speech: "SpeechInput",
     output: str | Path,
     progress: Progress | None = None,
+    *,
+    badge: bool = False,
+    identity: SigningIdentity | None = None,
     **options: Unpack[OptionArguments],
 ) -> RenderReport:
     """Make a video file; memory does not grow with its length.
@@ -59,6 +63,7 @@ def render_video(
         pipeline: makes the frames.
         output: ends in .mp4; its folder exists.
         progress: called after each frame.
+        badge, identity: the visible mark and who signs, see :class:`~atldiff.video.writer.VideoWriter`.
         options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
 
     Raises:
@@ -68,7 +73,9 @@ def render_video(
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
     stream = pipeline.stream(portrait, speech, **options)
-    with VideoWriter(output, stream.width, stream.height, stream.fps, stream.audio) as writer:
+    with VideoWriter(
+        output, stream.width, stream.height, stream.fps, stream.audio, identity=identity, badge=badge
+    ) as writer:
         for done, frame in enumerate(stream, start=1):
             writer.write(frame)
             if progress is not None:

@@ -20,7 +20,10 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from atldiff.errors import InputError, OutputError
 from atldiff.media import frame_rate
+from atldiff.provenance import MARK_METADATA, check_identity, sign_mp4
+from atldiff.signing import SigningIdentity, default_identity
 from atldiff.speech.waveform import Speech
+from atldiff.video.badge import Badge
 
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18", "profile": "high"}
 _ENCODER_THREADS = 4
@@ -62,8 +65,9 @@ class VideoWriter:
 
     Frame k is shown at k / fps and both tracks start at 0; the sound is as long as the speech. 4:2:0 needs
     even sides: of an odd width or height the last column or row is left out. Memory does not grow with
-    length. The file comes into being under a hidden name in the target's folder and is moved to its own
-    when the ``with`` block ends without an error; otherwise it is removed and an existing file stays.
+    length. The file is marked as synthetic (see :mod:`atldiff.provenance`). It comes into being under a hidden
+    name in the target's folder and, once it is signed, is moved to its own when the ``with`` block ends without an
+    error; otherwise it is removed and an existing file stays. Signing copies the file: for a moment there are two.
 
     Args:
         path: ends in .mp4.
@@ -71,10 +75,13 @@ class VideoWriter:
         fps: frames per second; 29.97 means 30000/1001, see :func:`atldiff.media.frame_rate`.
         speech: becomes the sound track; None writes a silent film.
         overwrite: whether an existing file may be replaced.
+        identity: signs the file; None means :func:`atldiff.signing.default_identity`.
+        badge: whether every frame shows that it is synthetic, see :class:`atldiff.video.badge.Badge`.
 
     Raises:
-        OutputError: ``path`` cannot be written (see :func:`check_output`), or writing fails (a full disk).
-        InputError: a side below 2, ``fps`` out of range, or a frame of another shape or type.
+        OutputError: ``path`` cannot be written (see :func:`check_output`), or writing or signing fails (a full disk).
+        InputError: a side below 2, ``fps`` out of range, a frame of another shape or type, a certificate or key that
+            cannot sign, or frames too small for a badge.
     """
 
     def __init__(
@@ -85,6 +92,8 @@ class VideoWriter:
         fps: float | Fraction,
         speech: Speech | None = None,
         overwrite: bool = True,
+        identity: SigningIdentity | None = None,
+        badge: bool = False,
     ) -> None:
         if width < 2 or height < 2:
             raise InputError(f"got frames of {width}×{height} pixels; expected at least 2×2")
@@ -96,7 +105,12 @@ class VideoWriter:
         self._target = check_output(path, inputs)
         if not overwrite and self._target.exists():
             raise OutputError(f"cannot write {path}: it exists already; expected a new name")
-        self._temporary = self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.mp4")
+        self._identity = default_identity() if identity is None else identity
+        check_identity(self._identity)
+        self._badge = Badge(self.width // 2 * 2, self.height // 2 * 2) if badge else None
+        self._temporary, self._signed = (
+            self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.mp4") for _ in range(2)
+        )
         self._speech = speech
         self._container: OutputContainer | None = None
 
@@ -127,6 +141,8 @@ class VideoWriter:
         if self._container is None:
             raise OutputError(f"{self.path} is not open for writing; use the writer in a with block")
         even = np.ascontiguousarray(frame[: self.height // 2 * 2, : self.width // 2 * 2])
+        if self._badge is not None:
+            even = self._badge.draw(even)
         picture = VideoFrame.from_ndarray(even, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
@@ -138,6 +154,7 @@ class VideoWriter:
 
     def _open(self) -> None:
         self._container = av.open(f"file:{self._temporary}", "w", options={"movflags": "+faststart"})
+        self._container.metadata.update(MARK_METADATA)
         video = self._container.add_stream("libx264", rate=self.fps, options=dict(_ENCODER_OPTIONS))
         video.width, video.height = self.width // 2 * 2, self.height // 2 * 2
         video.pix_fmt = "yuv420p"
@@ -184,9 +201,10 @@ class VideoWriter:
                 self._container.mux(self._audio.encode(None))
             self._container.close()
             self._container = None
-            with self._temporary.open("rb") as stream:
+            sign_mp4(self._temporary, self._signed, self._identity)
+            with self._signed.open("rb") as stream:
                 os.fsync(stream.fileno())
-            self._temporary.replace(self._target)
+            self._signed.replace(self._target)
 
     def _abandon(self) -> None:
         """Close and remove what is not in place; nothing to do after :meth:`_finish`."""
@@ -196,8 +214,9 @@ class VideoWriter:
                 with contextlib.suppress(FFmpegError, OSError):
                     container.close()
         finally:
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
+            for path in (self._temporary, self._signed):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:

@@ -1,0 +1,119 @@
+"""``atldiff live``: PCM on standard input, frames on standard output, while it is being spoken."""
+
+import argparse
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from atldiff.cli.common import add_generation_options, generation_options, open_pipeline
+from atldiff.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from atldiff.live import LiveSession, LiveStats
+
+SAMPLE_FORMATS = {"f32le": "<f4", "s16le": "<i2"}
+"""NumPy's name of each."""
+
+FRAME_FORMATS = ("mjpeg", "rgb24")
+
+_STDIN, _STDOUT = 0, 1
+_LARGEST_READ = 16_384
+_JPEG_QUALITY = 90
+
+_log = logging.getLogger("atldiff")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--portrait", metavar="P", required=True, type=Path, help="a picture, or a video with a face in it")
+    add("--rate", metavar="N", type=int, default=16_000, help="samples a second of the sound (default: %(default)s)")
+    add("--format", choices=SAMPLE_FORMATS, default="s16le", help="of the sound, mono (default: %(default)s)")
+    add("--frames", choices=FRAME_FORMATS, default="mjpeg", help="what is written (default: %(default)s)")
+    add("--look-ahead", metavar="X", type=float, default=0.2, help="seconds, 0.08 to 1 (default: %(default)g)")
+    add(
+        "--max-delay",
+        metavar="X",
+        type=float,
+        default=1.0,
+        help="seconds after which a frame is late; the one before it is written again (default: %(default)g)",
+    )
+    add("--keep-late", action="store_true", help="make every frame, however late, and put no silence in")
+    add_generation_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    options = generation_options(arguments)
+
+    from atldiff.media import existing_file
+
+    existing_file(arguments.portrait, "a picture or a video of a face")
+    if os.isatty(_STDIN):
+        raise InputError("standard input is a terminal; expected sound, see docs/live.md")
+    if os.isatty(_STDOUT):
+        raise InputError("standard output is a terminal; expected a file or a pipe, see docs/live.md")
+    patience: dict[str, Any] = {"max_delay_s": arguments.max_delay}
+    if arguments.keep_late:
+        patience = {"max_delay_s": None, "idle_s": None}
+    with (
+        open_pipeline(arguments) as pipeline,
+        open(_STDOUT, "wb", closefd=False) as output,
+        pipeline.live(
+            arguments.portrait,
+            sample_rate=arguments.rate,
+            look_ahead_s=arguments.look_ahead,
+            **patience,
+            **options,
+        ) as session,
+    ):
+        size = f"{session.width}x{session.height}"
+        _log.info("writing %s, %s at %g frames a second", arguments.frames, size, session.fps)
+        _write_frames(session, _pcm_chunks(SAMPLE_FORMATS[arguments.format]), arguments.frames, output)
+        _log.info("%s", _summary(session.stats))
+
+
+def _pcm_chunks(sample_type: str) -> Iterator["np.ndarray"]:
+    """Standard input as it comes, whole samples at a time."""
+    import numpy as np
+
+    width, rest = np.dtype(sample_type).itemsize, b""
+    while data := os.read(_STDIN, _LARGEST_READ):
+        rest += data
+        whole = len(rest) // width * width
+        yield np.frombuffer(rest[:whole], sample_type)
+        rest = rest[whole:]
+
+
+def _write_frames(
+    session: "LiveSession", chunks: Iterator["np.ndarray"], frame_format: str, output: BinaryIO
+) -> None:
+    """Every frame in its place: one that was dropped is the one before it once more."""
+    encode: Callable[[np.ndarray], bytes] = _jpeg if frame_format == "mjpeg" else lambda picture: picture.tobytes()
+    written, encoded = 0, b""
+    for frame in session.animate(chunks):
+        output.write(encoded * (frame.number - written))
+        encoded = encode(frame.picture)
+        output.write(encoded)
+        output.flush()
+        written = frame.number + 1
+    output.write(encoded * (session.stats.frames + session.stats.dropped - written))
+
+
+def _jpeg(picture: "np.ndarray") -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def _summary(stats: "LiveStats") -> str:
+    return (
+        f"{stats.frames} frames, {stats.dropped} dropped, {stats.sound_s:.2f} s of sound, {stats.silence_s:.2f} s of "
+        f"silence put in, delay {stats.median_delay_s:.3f} s (median), {stats.p95_delay_s:.3f} s (95 %), "
+        f"{stats.longest_delay_s:.3f} s (longest)"
+    )

@@ -1,0 +1,63 @@
+"""``atldiff verify``: what an mp4 says of its origin, and whether that still fits its content.
+
+Exit codes besides those of every verb: 0 marked and intact; 3 marked, but the mark or the content was changed since;
+4 plain metadata only; 5 no mark of synthetic content; 6 marked and intact, but not signed by one whom ``--trust``
+names.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atldiff.provenance import Provenance
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("video", metavar="VIDEO.mp4", type=Path, help="the video to look at")
+    add("--trust", metavar="PEM", type=Path, help="certificates to trust (default: your own)")
+    add("--json", action="store_true", help="print the finding as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from atldiff.provenance import INTACT, read_provenance
+
+    found = read_provenance(arguments.video, arguments.trust)
+    code = _exit_code(found, arguments.trust is not None)
+    if arguments.json:
+        print(json.dumps({"video": str(arguments.video), "exit_code": code, **dataclasses.asdict(found)}, indent=2))
+        return code
+    print(f"{arguments.video}: {_verdict(found)}")
+    if found.state == INTACT:
+        trust = (
+            "whom you trust" if found.trusted else "whom nobody you trust vouches for: anyone can make such a mark"
+        )
+        print(f"  made by {found.software}, {found.made_at}; signed by {found.signer}, {trust}")
+    for detail in found.details:
+        print(f"  {detail}")
+    return code
+
+
+def _exit_code(found: "Provenance", asked_for_trust: bool) -> int:
+    from atldiff.provenance import DAMAGED, INTACT, METADATA, UNMARKED
+
+    if found.state == INTACT and asked_for_trust and not found.trusted:
+        return 6
+    return {INTACT: 0, DAMAGED: 3, METADATA: 4, UNMARKED: 5}[found.state]
+
+
+def _verdict(found: "Provenance") -> str:
+    from atldiff.provenance import DAMAGED, INTACT, METADATA
+
+    if found.state == INTACT:
+        return "marked as synthetic, and unchanged since it was signed"
+    if found.state == DAMAGED:
+        return f"marked, but changed since it was signed: {' and '.join(found.damaged)}"
+    if found.state == METADATA:
+        return "plain metadata says that it is synthetic; no signed manifest"
+    if found.signer:
+        return f"no mark of synthetic content; a manifest signed by {found.signer} says {found.source_type}"
+    return "no mark"

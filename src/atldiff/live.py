@@ -1,0 +1,489 @@
+"""Live talking heads: sound comes in pieces, frames come out while it is still being spoken.
+
+:class:`LiveFace` is the work itself, a plain generator from pieces of sound to frames; :class:`LiveSession` runs it
+in a thread, between a queue of sound and a queue of frames that are both bounded.
+"""
+
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+
+from atldiff.diffusion.animator import FaceAnimator, FaceFrames, prompt_windows
+from atldiff.errors import InputError
+from atldiff.landmarks.motion import Motion
+from atldiff.media import frame_rate
+from atldiff.options import AUTO_EMOTION, GenerationOptions
+from atldiff.speech.waveform import SAMPLE_RATE, as_float, check_sample_rate, resampled
+
+QUEUED_SOUND_S = 2.0
+"""Seconds of sound that wait at most; feeding more waits too."""
+
+QUEUED_FRAMES = 8
+"""Finished frames that wait at most to be taken; more are not made until one is."""
+
+_SILENT_STEP_S = 0.08
+_LEAST_FRAMES_PER_S = 2
+_COUNTED_DELAYS = 15_000
+_LARGEST_SAMPLE = 2.0
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """One frame.
+
+    Attributes:
+        number: from 0; numbers that are missing were dropped.
+        time_s: the moment of the sound that it shows, number / fps, from the first sample on.
+        picture: (H, W, 3) uint8 RGB.
+    """
+
+    number: int
+    time_s: float
+    picture: np.ndarray
+
+
+@dataclass(frozen=True)
+class LiveStats:
+    """What a session has done so far.
+
+    Attributes:
+        frames: handed out.
+        dropped: late ones that were not.
+        sound_s: seconds of sound fed.
+        silence_s: seconds of silence put in where none came.
+        median_delay_s, p95_delay_s, longest_delay_s: from the moment at which a player that plays the sound as it
+            comes plays what a frame shows, to the handing out of the frame; of the last 15,000 frames, NaN before the
+            first. Below zero the frame came earlier.
+    """
+
+    frames: int
+    dropped: int
+    sound_s: float
+    silence_s: float
+    median_delay_s: float
+    p95_delay_s: float
+    longest_delay_s: float
+
+
+class LiveFace:
+    """A face that speaks what it hears, without threads or clocks.
+
+    Args:
+        motion: from sound to landmarks; it has a look-ahead.
+        animator: from landmarks to frames of the face.
+        pictures: from those to the pictures that are handed out.
+        fps: frames per second.
+        sample_rate: of the sound, in Hz.
+    """
+
+    def __init__(
+        self,
+        motion: Motion,
+        animator: FaceAnimator,
+        pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]],
+        fps: float,
+        sample_rate: int,
+    ) -> None:
+        self._motion = motion
+        self._animator = animator
+        self._pictures = pictures
+        self.fps = fps
+        self.sample_rate = sample_rate
+
+    def frames(
+        self, chunks: Iterable[np.ndarray], wanted: Callable[[int], bool] = lambda _: True
+    ) -> Iterator[LiveFrame]:
+        """Pieces of sound → frames, each as soon as its look-ahead has been heard.
+
+        How the sound is cut into pieces makes no difference. After its end it is silent: the last frames come as
+        ``round(seconds · fps)`` of them are there.
+
+        Args:
+            chunks: (n,) float32 at the sample rate.
+            wanted: asked once for each frame's number, in order, before the frame is made; others are left out.
+        """
+        sound, first = _Sound(chunks, self.sample_rate), 0
+        for landmarks, new in prompt_windows(self._motion.landmarks(sound, sys.maxsize)):
+            count = min(new.stop - new.start, sound.frames_left(first, self.fps))
+            numbers = [number for number in range(first, first + count) if wanted(number)]
+            if numbers:
+                faces = self._animator.animate(landmarks)
+                for number in numbers:
+                    place = new.start + number - first
+                    (picture,) = self._pictures([faces[place : place + 1]])
+                    yield LiveFrame(number, number / self.fps, picture)
+            first += count
+            if not sound.frames_left(first, self.fps):
+                return
+
+
+class _Sound:
+    """Pieces of sound as 16 kHz blocks, with silence after the last, and how much of it there was."""
+
+    def __init__(self, chunks: Iterable[np.ndarray], sample_rate: int) -> None:
+        self._chunks = chunks
+        self._sample_rate = sample_rate
+        self._samples = 0
+        self._ended = False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        blocks = self._counted()
+        if self._sample_rate != SAMPLE_RATE:
+            blocks = resampled(blocks, self._sample_rate, SAMPLE_RATE)
+        for block in blocks:
+            yield block[0]
+        while True:
+            yield np.zeros(round(_SILENT_STEP_S * SAMPLE_RATE), dtype=np.float32)
+
+    def frames_left(self, first: int, fps: float) -> int:
+        """How many frames there are from ``first`` on; no end is known before the end of the sound."""
+        if not self._ended:
+            return sys.maxsize
+        return max(0, round(Fraction(self._samples, self._sample_rate) * frame_rate(fps)) - first)
+
+    def _counted(self) -> Iterator[np.ndarray]:
+        for chunk in self._chunks:
+            self._samples += len(chunk)
+            yield chunk[None]
+        self._ended = True
+
+
+class LiveSession:
+    """Sound in, frames out, the work between them in a thread of its own.
+
+    One thread may :meth:`feed` while another iterates over the frames; :meth:`animate` does both for one. A frame
+    is late when a player that plays the sound as it comes, without a break while there is any, has played its moment
+    more than ``max_delay_s`` ago. Late frames are not made, but for two a second however late they are, and those
+    that nobody took in time are passed over where a newer one is ready.
+
+    Use it in a ``with`` block, or :meth:`close` it.
+
+    Attributes:
+        width, height: size of the frames in pixels.
+        fps: frames per second.
+        sample_rate: of the sound that is fed, in Hz.
+    """
+
+    def __init__(
+        self,
+        face: LiveFace,
+        width: int,
+        height: int,
+        max_delay_s: float | None,
+        idle_s: float | None,
+    ) -> None:
+        self.width, self.height, self.fps, self.sample_rate = width, height, face.fps, face.sample_rate
+        self._face = face
+        self._idle_s = idle_s
+        self._idle = False
+        self._sound: _Channel[tuple[np.ndarray, float]] = _Channel(QUEUED_SOUND_S * self.sample_rate)
+        self._frames: _Channel[tuple[LiveFrame, float]] = _Channel(QUEUED_FRAMES)
+        self._dues: dict[int, float] = {}
+        self._clock = PlaybackClock(self.sample_rate, time.monotonic())
+        self._rule = DropRule(max_delay_s, self.fps)
+        self._fed = self._silent = self._handed = self._passed_over = 0
+        self._delays: deque[float] = deque(maxlen=_COUNTED_DELAYS)
+        self._error: BaseException | None = None
+        self._worker = threading.Thread(target=self._work, name="atldiff-live", daemon=True)
+        self._worker.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def feed(self, samples: np.ndarray, timeout_s: float | None = None) -> None:
+        """Take in the next sound; waits while two seconds of it are still waiting.
+
+        Args:
+            samples: (n,) mono at the sample rate, int16 or floating point in [-1, 1], of any length.
+            timeout_s: how long to wait at most; for ever if None.
+
+        Raises:
+            InputError: samples of another kind, or the sound has been ended already.
+            TimeoutError: there was no room in time; the sound was not taken.
+        """
+        chunk = _checked(samples)
+        if not len(chunk):
+            return
+        arrived = time.monotonic()
+        try:
+            self._sound.put((chunk, arrived), len(chunk), timeout_s)
+        except _Ended:
+            raise InputError("the live session takes no more sound: it was ended") from self._error
+        except queue.Full as error:
+            raise TimeoutError(f"the live session had no room for sound within {timeout_s:g} s") from error
+        self._fed += len(chunk)
+
+    def feed_silence(self, seconds: float) -> None:
+        """Say that it is silent for a while; the face goes on living."""
+        left, step = round(seconds * self.sample_rate), self._silent_step()
+        for begin in range(0, left, len(step)):
+            self.feed(step[: left - begin])
+
+    def finish(self) -> None:
+        """The sound has ended: what was fed is still made to frames, then the iteration ends."""
+        self._sound.end()
+
+    def close(self) -> None:
+        """End at once; frames that nobody took are lost. Closing twice does no harm."""
+        self._sound.stop()
+        self._frames.stop()
+        self._worker.join()
+
+    def take(self, timeout_s: float | None = None) -> LiveFrame | None:
+        """The next frame; None after the last.
+
+        Raises:
+            TimeoutError: no frame was ready in time.
+            Exception: whatever went wrong in making it.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            try:
+                frame, due = self._frames.get(left)
+            except queue.Empty as error:
+                raise TimeoutError(f"the live session had no frame within {timeout_s:g} s") from error
+            except _Ended:
+                if self._error is not None:
+                    raise self._error from None
+                return None
+            delay = time.monotonic() - due
+            if self._rule.is_late(delay) and self._frames.holds_more():
+                self._passed_over += 1
+                continue
+            self._delays.append(delay)
+            self._handed += 1
+            return frame
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        return iter(self.take, None)
+
+    def animate(self, chunks: Iterable[np.ndarray]) -> Iterator[LiveFrame]:
+        """Feed all of ``chunks`` from a thread of its own, and give the frames; then the session is finished."""
+        failed: list[BaseException] = []
+
+        def feed() -> None:
+            try:
+                for chunk in chunks:
+                    self.feed(chunk)
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                self.finish()
+
+        threading.Thread(target=feed, name="atldiff-feed", daemon=True).start()
+        yield from self
+        if failed:
+            raise failed[0]
+
+    @property
+    def stats(self) -> LiveStats:
+        """What has been done so far."""
+        delays = np.array(self._delays) if self._delays else np.array([np.nan])
+        median, p95, longest = (float(np.percentile(delays, share)) for share in (50, 95, 100))
+        dropped = self._rule.dropped + self._passed_over
+        sound_s, silence_s = self._fed / self.sample_rate, self._silent / self.sample_rate
+        return LiveStats(self._handed, dropped, sound_s, silence_s, median, p95, longest)
+
+    def _work(self) -> None:
+        try:
+            for frame in self._face.frames(self._chunks(), self._is_wanted):
+                self._frames.put((frame, self._dues.pop(frame.number)))
+        except _Ended:
+            pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._sound.end()
+            self._frames.end()
+
+    def _is_wanted(self, number: int) -> bool:
+        due = self._clock.due(number / self.fps)
+        if kept := self._rule.keeps(number, time.monotonic() - due):
+            self._dues[number] = due
+        return kept
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """The sound as it was fed, and silence where none comes for a while."""
+        while True:
+            try:
+                chunk, arrived = self._sound.get(self._patience())
+                self._idle = False
+            except queue.Empty:
+                chunk, arrived = self._silent_step(), time.monotonic()
+                self._idle = True
+                self._silent += len(chunk)
+            except _Ended:
+                return
+            self._clock.add(len(chunk), arrived)
+            yield chunk
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for sound: until the player has been without any for a while, or again without any."""
+        if self._idle_s is None:
+            return None
+        return max(0.0, self._clock.runs_dry + (0.0 if self._idle else self._idle_s) - time.monotonic())
+
+    def _silent_step(self) -> np.ndarray:
+        return np.zeros(round(_SILENT_STEP_S * self.sample_rate), dtype=np.float32)
+
+
+class PlaybackClock:
+    """When a player that plays the sound as it comes plays each moment of it.
+
+    It plays without a break while it has sound, so sound that comes faster than it plays waits its turn, and sound
+    that comes late moves everything after it.
+
+    Args:
+        sample_rate: in Hz.
+        now: time in seconds of any clock, before the first sound.
+
+    Attributes:
+        runs_dry: when all the sound so far will have been played.
+    """
+
+    def __init__(self, sample_rate: int, now: float) -> None:
+        self.runs_dry = now
+        self._sample_rate = sample_rate
+        self._samples = 0
+        self._shifts: deque[tuple[float, float]] = deque([(0.0, now)])
+
+    def add(self, samples: int, arrived: float) -> None:
+        """So many samples arrived at a time."""
+        begin = self._samples / self._sample_rate
+        shift = max(arrived, self.runs_dry) - begin
+        if shift > self._shifts[-1][1]:
+            self._shifts.append((begin, shift))
+        self._samples += samples
+        self.runs_dry = self._shifts[-1][1] + self._samples / self._sample_rate
+
+    def due(self, seconds: float) -> float:
+        """When the moment ``seconds`` of the sound is played; to be asked in rising order."""
+        while len(self._shifts) > 1 and self._shifts[1][0] <= seconds:
+            self._shifts.popleft()
+        return seconds + self._shifts[0][1]
+
+
+class DropRule:
+    """Which frames are let through: those in time, and however late they are, two a second.
+
+    Args:
+        max_delay_s: the delay from which a frame is late; None: never.
+        fps: frames per second.
+
+    Attributes:
+        dropped: frames that were not let through.
+    """
+
+    def __init__(self, max_delay_s: float | None, fps: float) -> None:
+        self.dropped = 0
+        self._max_delay_s = max_delay_s
+        self._longest_gap = max(1, round(fps / _LEAST_FRAMES_PER_S))
+        self._last_kept = -self._longest_gap
+
+    def is_late(self, delay_s: float) -> bool:
+        """Whether a frame with this delay is late."""
+        return self._max_delay_s is not None and delay_s > self._max_delay_s
+
+    def keeps(self, number: int, delay_s: float) -> bool:
+        """Whether a frame is let through; to be asked in rising order of ``number``."""
+        if self.is_late(delay_s) and number - self._last_kept < self._longest_gap:
+            self.dropped += 1
+            return False
+        self._last_kept = number
+        return True
+
+
+class _Ended(Exception):
+    """Nothing more goes through a channel."""
+
+
+class _Channel(Generic[Item]):
+    """A queue between two threads with room for ``room`` in all; an item larger than that goes in alone."""
+
+    def __init__(self, room: float) -> None:
+        self._room = room
+        self._items: deque[tuple[Item, float]] = deque()
+        self._held = 0.0
+        self._ended = self._stopped = False
+        self._changed = threading.Condition()
+
+    def put(self, item: Item, size: float = 1, timeout_s: float | None = None) -> None:
+        """Raises: queue.Full: no room in time. _Ended: the channel was ended."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._ended or not self._items or self._held + size <= self._room, timeout_s
+            ):
+                raise queue.Full
+            if self._ended:
+                raise _Ended
+            self._items.append((item, size))
+            self._held += size
+            self._changed.notify_all()
+
+    def get(self, timeout_s: float | None = None) -> Item:
+        """Raises: queue.Empty: nothing came in time. _Ended: nothing more will come."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items or self._ended, timeout_s):
+                raise queue.Empty
+            if self._stopped or not self._items:
+                raise _Ended
+            item, size = self._items.popleft()
+            self._held -= size
+            self._changed.notify_all()
+            return item
+
+    def holds_more(self) -> bool:
+        """Whether something can be had at once."""
+        with self._changed:
+            return bool(self._items)
+
+    def end(self) -> None:
+        """Nothing more goes in."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Nothing more goes in or comes out."""
+        with self._changed:
+            self._stopped = True
+        self.end()
+
+
+def check_live(options: GenerationOptions, sample_rate: int, max_delay_s: float | None, idle_s: float | None) -> None:
+    """Raise InputError for what a live session cannot work with."""
+    check_sample_rate(sample_rate)
+    if options.emotion == AUTO_EMOTION:
+        raise InputError(f"emotion is {AUTO_EMOTION!r}, which hears a whole recording; expected a name for live use")
+    for name, seconds in (("max_delay_s", max_delay_s), ("idle_s", idle_s)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise InputError(f"{name} is {seconds}; expected seconds above 0, or None")
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    """(n,) int16 or floating point → (n,) float32 in [-1, 1], a copy."""
+    samples = np.array(samples)
+    if samples.ndim != 1 or (samples.dtype != np.int16 and samples.dtype.kind != "f"):
+        raise InputError(
+            f"got live sound of shape {samples.shape} and type {samples.dtype}; expected (n,) int16, or floats in "
+            "[-1, 1]"
+        )
+    chunk = as_float(samples)
+    peak = float(np.abs(chunk).max(initial=0.0))
+    if not peak <= _LARGEST_SAMPLE:
+        raise InputError(f"live sound peaks at {peak:g}; expected int16, or floats in [-1, 1]")
+    return chunk

@@ -1,0 +1,222 @@
+"""Batches: what is made, kept and made anew, what a bad job or a killed process leaves, and the report."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from atldiff.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, JobResult, read_jobs, run_batch
+from atldiff.cli import main
+from atldiff.errors import ATLDiffError, InputError, ModelError
+from atldiff.workers import run_apart
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, portrait: Path, word: Path) -> Path:
+    """A folder with a portrait, a picture that is none, and speech."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    shutil.copy(portrait, folder / "face.jpg")
+    shutil.copy(word, folder / "word.wav")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def write_table(folder: Path, *rows: str, columns: str = "portrait,speech,output,fps,crop_only") -> Path:
+    path = folder / "jobs.csv"
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return path
+
+
+def statuses(results: list[JobResult]) -> list[str]:
+    return [result.status for result in results]
+
+
+def length(path: Path) -> int:
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+def test_rows_become_jobs(inputs) -> None:
+    table = write_table(
+        inputs,
+        "face.jpg,word.wav,,12.5,yes",
+        "face.jpg,word.wav,,,",
+        "sub/face.png,/else/word.wav,a/b.mp4,,no",
+        columns="portrait,speech,output,fps,crop_only",
+    )
+    first, second, third = read_jobs(table, Path("/out"))
+    assert (first.portrait, first.speech) == (inputs / "face.jpg", inputs / "word.wav")
+    assert (first.output, second.output) == (Path("/out/face_word.mp4"), Path("/out/face_word_2.mp4"))
+    assert first.options == {"fps": 12.5, "crop_only": True}
+    assert (third.portrait, third.speech) == (inputs / "sub/face.png", Path("/else/word.wav"))
+    assert (third.output, third.options) == (Path("/out/a/b.mp4"), {"crop_only": False})
+    assert not any(job.fault for job in (first, second, third))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (",s.wav,,,", "no portrait or no speech"),
+        ("p.jpg,s.wav,../x.mp4,,", "inside the batch's folder"),
+        ("p.jpg,s.wav,/x.mp4,,", "inside the batch's folder"),
+        ("p.jpg,s.wav,x.avi,,", "ends in .mp4"),
+        ("p.jpg,s.wav,.atldiff-batch/x.mp4,,", "inside the batch's folder"),
+        ("p.jpg,s.wav,,fast,", "fps is 'fast'"),
+        ("p.jpg,s.wav,,500,", "fps is 500"),
+        ("p.jpg,s.wav,,,perhaps", "crop_only is 'perhaps'"),
+        ("p.jpg,s.wav,,,,more", "1 cells too many"),
+    ],
+)
+def test_a_row_alone_is_at_fault(tmp_path, row, words) -> None:
+    good, bad = read_jobs(write_table(tmp_path, "p.jpg,s.wav,,,", row), tmp_path)
+    assert good.fault == ""
+    assert bad.fault.startswith("row 2: ")
+    assert words in bad.fault
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no rows"),
+        ("portrait,speech\n", "no rows"),
+        ("portrait,sound\na,b\n", "no rows with the columns"),
+        ("portrait,speech,emotions\na,b,happy\n", "column 'emotions'"),
+        ("portrait,speech,output\na,b,x.mp4\nc,d,x.mp4\n", "rows 1 and 2"),
+        ('portrait,speech\n"a,b\n', "cannot be read"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, text, words) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_jobs(path, tmp_path)
+
+
+def test_good_jobs_are_done_bad_ones_reported_and_nothing_twice(inputs, tmp_path, tiny_model) -> None:
+    out = tmp_path / "out"
+    rows = ["face.jpg,word.wav,a.mp4,25,yes", "broken.jpg,word.wav,,25,yes", "face.jpg,none.wav,,25,yes"]
+    rows += ["face.jpg,word.wav,deep/b.mp4,10,yes", "face.jpg,word.wav,c.mp4,x,yes"]
+
+    def run() -> list[JobResult]:
+        steps: list[tuple[int, int]] = []
+        results = run_batch(
+            write_table(inputs, *rows), out, workers=1, model=tiny_model, progress=lambda *step: steps.append(step)
+        )
+        assert all(total == len(rows) for _, total in steps)
+        return results
+
+    first = run()
+    assert statuses(first) == [MADE, FAILED, FAILED, MADE, FAILED]
+    assert [length(out / name) for name in ("a.mp4", "deep/b.mp4")] == [30, 12]
+    assert [result.frames for result in first] == [30, None, None, 12, None]
+    assert "broken.jpg cannot be read" in first[1].error
+    assert "none.wav cannot be read" in first[2].error
+    assert "row 5: its fps is 'x'" in first[4].error
+    report = json.loads((out / JSON_REPORT).read_text())
+    assert report["counts"] == {"made": 2, "kept": 0, "failed": 3, "left": 0}
+    with (out / CSV_REPORT).open() as stream:
+        assert [row["status"] for row in csv.DictReader(stream)] == statuses(first)
+
+    written = (out / "a.mp4").stat().st_mtime_ns
+    rows[3] = "face.jpg,word.wav,deep/b.mp4,5,yes"
+    (inputs / "broken.jpg").write_bytes((inputs / "face.jpg").read_bytes())
+    assert statuses(run()) == [KEPT, MADE, FAILED, MADE, FAILED]
+    assert (out / "a.mp4").stat().st_mtime_ns == written
+    assert length(out / "deep/b.mp4") == 6
+
+    (out / "a.mp4").write_bytes(b"damaged")
+    rows[3] = "face.jpg,word.wav,deep/b.mp4,10,yes"
+    assert statuses(run()) == [MADE, KEPT, FAILED, MADE, FAILED]
+    assert statuses(run()) == [KEPT, KEPT, FAILED, KEPT, FAILED]
+
+
+def test_a_missing_model_is_told_at_once(inputs, tmp_path) -> None:
+    with pytest.raises(ModelError, match="no model"):
+        run_batch(write_table(inputs, "face.jpg,word.wav,,,"), tmp_path / "out", model=tmp_path / "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def die_or_square(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 3:
+        raise InputError("three")
+    if number == 4:
+        raise ZeroDivisionError("four")
+    return number * number
+
+
+def test_a_process_that_dies_takes_only_its_task() -> None:
+    outcomes = dict(run_apart(die_or_square, range(6), workers=2))
+    assert [outcomes[number] for number in (0, 1, 5)] == [0, 1, 25]
+    assert [type(outcomes[number]) for number in (2, 3, 4)] == [InputError, InputError, ATLDiffError]
+    assert "ended by signal 9" in str(outcomes[2])
+    assert (str(outcomes[3]), str(outcomes[4])) == ("three", "ZeroDivisionError: four")
+    with pytest.raises(InputError, match="workers is 0"):
+        list(run_apart(die_or_square, [1], workers=0))
+    assert list(run_apart(die_or_square, [], workers=2)) == []
+
+
+def test_a_killed_batch_goes_on_where_it_was(inputs, tmp_path, tiny_model, capfd) -> None:
+    out = tmp_path / "out"
+    rows = [f"face.jpg,word.wav,{number}.mp4,{25 + 5 * number},yes" for number in range(4)]
+    command = ["batch", str(write_table(inputs, *rows)), "-o", str(out), "--workers", "1"]
+    command += ["--model", str(tiny_model), "--device", "cpu"]
+    records = out / ".atldiff-batch"
+    with subprocess.Popen([sys.executable, "-m", "atldiff.cli", *command]) as process:
+        deadline = time.monotonic() + 120
+        while not (records / "0.mp4.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+    done = {path.name.removesuffix(".json") for path in records.glob("*.json")}
+    times = {name: (out / name).stat().st_mtime_ns for name in done}
+    (out / ".3.mp4.0123abcd.mp4").write_bytes(b"half of one")
+    assert main(command) == 0
+    assert f"{4 - len(done)} videos made, {len(done)} kept" in capfd.readouterr().out
+    assert {name: (out / name).stat().st_mtime_ns for name in done} == times
+    assert [length(out / f"{number}.mp4") for number in range(4)] == [30, 36, 42, 48]
+    assert sorted(path.name for path in out.glob(".*")) == [".atldiff-batch"]
+
+
+def test_the_exit_code_tells_of_failures(inputs, tmp_path, tiny_model, capfd) -> None:
+    table = write_table(inputs, "face.jpg,none.wav,,,")
+    assert main(["batch", str(table), "-o", str(tmp_path / "out"), "--model", str(tiny_model)]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"atldiff: error: 1 of 1 jobs failed; {tmp_path / 'out' / CSV_REPORT} says why\n"
+
+
+def test_a_ray_cluster_of_two_does_the_same(inputs, tmp_path, tiny_model, monkeypatch) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+    out = tmp_path / "out"
+    rows = ["face.jpg,word.wav,a.mp4,10,yes", "broken.jpg,word.wav,b.mp4,10,yes", "face.jpg,word.wav,c.mp4,5,yes"]
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+        table = write_table(inputs, *rows)
+        results = run_batch(table, out, model=tiny_model, device="cpu", ray_address=cluster.address)
+        assert statuses(results) == [MADE, FAILED, MADE]
+        assert [length(out / name) for name in ("a.mp4", "c.mp4")] == [12, 6]
+        assert "broken.jpg cannot be read" in results[1].error
+    finally:
+        cluster.shutdown()
