@@ -51,17 +51,17 @@ def length(path: Path) -> int:
 def test_rows_become_jobs(inputs) -> None:
     table = write_table(
         inputs,
-        "face.jpg,word.wav,,12.5,yes",
-        "face.jpg,word.wav,,,",
-        "sub/face.png,/else/word.wav,a/b.mp4,,no",
-        columns="portrait,speech,output,fps,crop_only",
+        "face.jpg,word.wav,,12.5,yes,",
+        "face.jpg,word.wav,,,,",
+        "sub/face.png,/else/word.wav,a/b.mp4,,no,yes",
+        columns="portrait,speech,output,fps,crop_only,badge",
     )
     first, second, third = read_jobs(table, Path("/out"))
     assert (first.portrait, first.speech) == (inputs / "face.jpg", inputs / "word.wav")
     assert (first.output, second.output) == (Path("/out/face_word.mp4"), Path("/out/face_word_2.mp4"))
     assert first.options == {"fps": 12.5, "crop_only": True}
     assert (third.portrait, third.speech) == (inputs / "sub/face.png", Path("/else/word.wav"))
-    assert (third.output, third.options) == (Path("/out/a/b.mp4"), {"crop_only": False})
+    assert (third.output, third.options) == (Path("/out/a/b.mp4"), {"crop_only": False, "badge": True})
     assert not any(job.fault for job in (first, second, third))
 
 

@@ -38,7 +38,8 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
     "face": int,
 }
 _TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_OPTIONS = (*_NUMBERS, "emotion", "blink", "crop_only")
+_SWITCHES = ("crop_only", "badge")
+_OPTIONS = (*_NUMBERS, "emotion", "blink", *_SWITCHES)
 COLUMNS = ("portrait", "speech", "output", *_OPTIONS)
 
 Progress = Callable[[int, int], object]
@@ -205,11 +206,11 @@ def _checked_options(given: dict[str, str]) -> dict[str, Any]:
                 options[name] = read(given[name])
             except ValueError as error:
                 raise InputError(f"its {name} is {given[name]!r}; expected a number") from error
-    if given["crop_only"]:
-        if given["crop_only"].lower() not in _TRUTHS:
-            raise InputError(f"its crop_only is {given['crop_only']!r}; expected yes or no")
-        options["crop_only"] = _TRUTHS[given["crop_only"].lower()]
-    GenerationOptions(**{name: value for name, value in options.items() if name not in ("face", "crop_only")})
+    for name in filter(given.get, _SWITCHES):
+        if given[name].lower() not in _TRUTHS:
+            raise InputError(f"its {name} is {given[name]!r}; expected yes or no")
+        options[name] = _TRUTHS[given[name].lower()]
+    GenerationOptions(**{name: value for name, value in options.items() if name not in ("face", *_SWITCHES)})
     return options
 
 
