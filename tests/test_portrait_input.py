@@ -1,6 +1,8 @@
 import io
 import logging
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,3 +320,15 @@ def test_a_face_is_found_however_it_lies(portrait: Path, detector: FaceDetector,
         back = np.stack([picture.shape[1] - back[:, 1], back[:, 0]], axis=1)
     assert count == 1
     assert np.linalg.norm(back - upright, axis=1).mean() < 3
+
+
+def test_a_picture_with_a_bomb_in_its_text_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    bomb = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    text = b"comment\0\0" + zlib.compress(bytes(2**21))
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"zTXt", text) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match=r"bomb\.png cannot be read as a picture"):
+        load_portrait(bomb)

@@ -1,8 +1,9 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import atldiff
 from atldiff.diffusion.animator import FaceAnimator, FaceFrames
-from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.diffusion.loading import UNET_FOLDER, Animator, ImageNetwork, load_image_network, make_animator
 from atldiff.errors import InputError, ModelError
 from atldiff.face.compose import PortraitComposer
 from atldiff.face.crop import CROP_SIZE, face_crop
@@ -20,11 +21,38 @@ from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import load_portrait, select_face
 from atldiff.landmarks.generator import LandmarkGenerator
 from atldiff.landmarks.kfusion import KFusionGenerator
-from atldiff.landmarks.loading import LANDMARK_FOLDER, LANDMARK_PARTS, WAV2VEC2_FOLDER, WHISPER, load_landmark_part
+from atldiff.landmarks.loading import (
+    DISTILLED_FOLDER,
+    LANDMARK_FOLDER,
+    LANDMARK_PARTS,
+    STREAMING_FOLDER,
+    WAV2VEC2_FOLDER,
+    WHISPER,
+    SpeechEncoder,
+    load_landmark_part,
+)
+from atldiff.landmarks.motion import Motion
+from atldiff.live import LiveFace, LiveSession, check_live
 from atldiff.media import frame_rate
-from atldiff.options import AUTO_EMOTION, GenerationArguments, GenerationOptions, OptionArguments
-from atldiff.serialization import load_config, load_weights, read_json, save_part, write_atomically, write_json
+from atldiff.options import (
+    AUTO_EMOTION,
+    GenerationArguments,
+    GenerationOptions,
+    MotionArguments,
+    OptionArguments,
+)
+from atldiff.serialization import (
+    WEIGHTS_FOLDER,
+    load_config,
+    load_weights,
+    read_json,
+    save_part,
+    write_atomically,
+    write_json,
+)
+from atldiff.signing import SigningIdentity
 from atldiff.speech.activity import activity_threshold
+from atldiff.speech.distilled import DistilledEncoder
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
@@ -32,7 +60,6 @@ from atldiff.speech.whisper import WhisperEncoder
 from atldiff.video.writer import VideoWriter
 
 DEFAULT_MODEL = "compact"
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 INDEX_NAME = "model_index.json"
 
 PortraitInput = str | Path | np.ndarray | Image.Image
@@ -46,13 +73,16 @@ class PipelineConfig:
     Attributes:
         preset: name of the preset.
         steps: sampler steps where the caller names none.
-        speech_encoder: the frozen encoder: ``whisper-tiny.en``, which comes with a dependency; ``wav2vec2`` for the
-            folder of that name in the model's; or a hub name of wav2vec2.
+        speech_encoder: ``whisper-tiny.en``, which comes with a dependency; ``speech_encoder`` (the project's own) or
+            ``wav2vec2`` for the folder of that name in the model's; or a hub name of wav2vec2.
+        streaming_encoder: the same for the landmark part in the folder ``streaming``, which streaming mode uses;
+            empty where there is none.
     """
 
     preset: str = "compact"
     steps: int = 1
     speech_encoder: str = WHISPER
+    streaming_encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,14 +99,18 @@ class TalkingHead:
     fps: float
     audio: Speech
 
-    def save(self, path: str | Path) -> Path:
-        """Write an mp4 (H.264 and AAC); an existing file is replaced only by a finished one.
+    def save(self, path: str | Path, *, badge: bool = False, identity: SigningIdentity | None = None) -> Path:
+        """Write an mp4 (H.264 and AAC), marked as synthetic; an existing file is replaced only by a finished one.
+
+        Args:
+            path: ends in .mp4.
+            badge, identity: the visible mark and who signs, see :class:`~atldiff.video.writer.VideoWriter`.
 
         Raises:
             OutputError: the file cannot be written there.
         """
         height, width = self.frames.shape[1:3]
-        with VideoWriter(path, width, height, self.fps, self.audio) as writer:
+        with VideoWriter(path, width, height, self.fps, self.audio, identity=identity, badge=badge) as writer:
             for frame in self.frames:
                 writer.write(frame)
         return Path(path)
@@ -117,17 +151,19 @@ class ATLDiffPipeline:
 
     def __init__(
         self,
-        speech_encoder: WhisperEncoder | Wav2Vec2Encoder,
+        speech_encoder: SpeechEncoder,
         landmark_generator: LandmarkGenerator | KFusionGenerator,
-        unet: IdentityDiffusionUNet,
+        unet: ImageNetwork,
         emotion_classifier: EmotionClassifier,
         config: PipelineConfig | None = None,
         device: str = "auto",
+        streaming: tuple[SpeechEncoder, LandmarkGenerator] | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
         self.device = _choose_device(device)
         self.speech_encoder = speech_encoder.to(self.device).eval()
         self.landmark_generator = landmark_generator.to(self.device).eval()
+        self.streaming = streaming and (streaming[0].to(self.device).eval(), streaming[1].to(self.device).eval())
         unet = unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.unet = unet.eval()
         self.emotion_classifier = emotion_classifier.to(self.device).eval()
@@ -147,7 +183,7 @@ class ATLDiffPipeline:
             ModelError: no such model, or a part of it is missing, corrupt or of the wrong shape.
             InputError: the device is unknown or not there.
         """
-        folder = _model_folder(name_or_dir)
+        folder = model_folder(name_or_dir)
         index = read_json(folder / INDEX_NAME)
         if not isinstance(index, dict) or index.get("_class_name") != cls.__name__:
             raise ModelError(f"{folder / INDEX_NAME} does not describe an {cls.__name__}")
@@ -158,26 +194,30 @@ class ATLDiffPipeline:
             raise ModelError(f"{folder / INDEX_NAME} does not fit this version: {error}") from error
         GenerationOptions(steps=config.steps)
         encoder, generator = load_landmark_part(folder, config.speech_encoder)
-        unet = IdentityDiffusionUNet(load_config(folder / "unet", UNetConfig))
-        load_weights(folder / "unet", unet)
+        name = config.streaming_encoder
+        streaming = load_landmark_part(folder / STREAMING_FOLDER, name) if name else None
+        unet = load_image_network(folder)
         classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
         load_weights(folder / "emotion_classifier", classifier)
-        pipeline = cls(encoder, generator, unet, classifier, config, device)
+        pipeline = cls(encoder, generator, unet, classifier, config, device, streaming)
         pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
         return pipeline
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``model_index.json``, the licences, and one folder a part: configuration and weights in fp16."""
         folder = Path(folder)
-        save_part(folder / LANDMARK_FOLDER, self.landmark_generator, self.landmark_generator.config)
+        for place, encoder, generator in self._landmark_parts(folder):
+            save_part(place / LANDMARK_FOLDER, generator, generator.config)
+            if isinstance(encoder, DistilledEncoder):
+                save_part(place / DISTILLED_FOLDER, encoder, encoder.config)
         if isinstance(self.speech_encoder, Wav2Vec2Encoder) and self.config.speech_encoder == WAV2VEC2_FOLDER:
             self.speech_encoder.save_pretrained(folder / WAV2VEC2_FOLDER)
-        save_part(folder / "unet", self.unet, self.unet.config)
+        save_part(folder / UNET_FOLDER, self.unet, self.unet.config)
         save_part(folder / "emotion_classifier", self.emotion_classifier, self.emotion_classifier.config)
         for path, text in self._notices.items():
             write_atomically(folder / path, text.encode())
         settings = {"preset": self.config.preset, "steps": self.config.steps}
-        settings |= {"speech_encoder": self.config.speech_encoder}
+        settings |= {"speech_encoder": self.config.speech_encoder, "streaming_encoder": self.config.streaming_encoder}
         about = {"_class_name": type(self).__name__, "_atldiff_version": atldiff.__version__}
         write_json(folder / INDEX_NAME, about | settings)
 
@@ -244,18 +284,50 @@ class ATLDiffPipeline:
         picture = load_portrait(portrait, self._face_detector())
         landmarks, _ = select_face(picture, self._face_detector(), face)
         options = self._with_heard_emotion(options, audio)
-        crop = face_crop(landmarks, CROP_SIZE)
-        points = crop.to_crop(landmarks)
-        animator = FaceAnimator(self.unet, crop.cut(picture), points, options.steps, options.seed)
-        parts = animator.stream(self._landmarks(points, audio, options))
-        if crop_only:
-            width = height = CROP_SIZE
-            pictures = _crop_pictures(parts)
-        else:
-            height, width = picture.shape[:2]
-            pictures = _whole_pictures(parts, PortraitComposer(picture, crop, points, self.device))
+        scene = self._scene(picture, landmarks, options, crop_only)
+        pictures = scene.pictures(scene.animator.stream(self._landmarks(scene.points, audio, options)))
         frames = audio.frames_at(options.fps)
-        return FrameStream(width, height, options.fps, frames, audio, options.emotion, pictures)
+        return FrameStream(scene.width, scene.height, options.fps, frames, audio, options.emotion, pictures)
+
+    def live(
+        self,
+        portrait: PortraitInput,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        max_delay_s: float | None = 1.0,
+        idle_s: float | None = 0.3,
+        look_ahead_s: float = 0.2,
+        face: int | None = None,
+        crop_only: bool = False,
+        **options: Unpack[MotionArguments],
+    ) -> LiveSession:
+        """Start a live session: it takes sound as it comes and gives frames while it is still being spoken.
+
+        Args:
+            portrait: as for :meth:`stream`.
+            sample_rate: of the sound that will be fed, in Hz.
+            max_delay_s: frames later than this are dropped, see :class:`~atldiff.live.LiveSession`; None keeps all.
+            idle_s: seconds without sound after which silence is put in its place, so that the face goes on living;
+                None waits for sound for ever.
+            look_ahead_s: seconds of the following sound that a frame waits for, 0.08 to 1.
+            face, crop_only: as for :meth:`stream`.
+            options: those of :meth:`stream` that say how the face moves; no ``auto`` emotion, which needs a whole
+                recording.
+
+        Raises:
+            InputError: an argument cannot be used, or the image network is one that works in long clips.
+            FaceError: no usable face in the portrait.
+        """
+        settled = self._options(look_ahead_s=look_ahead_s, **options)
+        check_live(settled, sample_rate, max_delay_s, idle_s)
+        picture = load_portrait(portrait, self._face_detector())
+        landmarks, _ = select_face(picture, self._face_detector(), face)
+        scene = self._scene(picture, landmarks, settled, crop_only)
+        if not isinstance(scene.animator, FaceAnimator):
+            raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
+        motion = self._motion(scene.points, None, settled)
+        living = LiveFace(motion, scene.animator, scene.pictures, settled.fps, sample_rate)
+        return LiveSession(living, scene.width, scene.height, max_delay_s, idle_s)
 
     def talk(
         self,
@@ -278,16 +350,15 @@ class ATLDiffPipeline:
         Raises:
             InputError: an argument cannot be used.
         """
-        landmarks = self.speech_landmarks(identity_landmarks, speech, **options)
-        return self.animate(identity, identity_landmarks, landmarks, options.get("steps"), options.get("seed", 0))
+        audio, settled = self._settle(speech, options)
+        landmarks = np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
+        return self.animate(identity, identity_landmarks, landmarks, settled.steps, settled.seed, settled.emotion)
 
     def speech_landmarks(
         self, identity_landmarks: np.ndarray, speech: SpeechInput, **options: Unpack[GenerationArguments]
     ) -> np.ndarray:
         """The landmark part alone, (F, 68, 2) float32 crop pixels; the arguments are those of :meth:`talk`."""
-        still: GenerationArguments = {"head_motion": 0.0, "blink": "off"}
-        audio = Speech.coerce(speech)
-        settled = self._with_heard_emotion(self._options(**{**still, **options}), audio)
+        audio, settled = self._settle(speech, options)
         return np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
 
     def animate(
@@ -297,6 +368,7 @@ class ATLDiffPipeline:
         landmarks: np.ndarray,
         steps: int | None = None,
         seed: int = 0,
+        emotion: str = "neutral",
     ) -> np.ndarray:
         """The image part alone: a face crop and given landmarks → frames of the crop.
 
@@ -306,12 +378,13 @@ class ATLDiffPipeline:
             landmarks: (F, 68, 2) the frames' landmarks, crop pixels.
             steps: sampler steps; 0 gives the warped crop without the network, None the model's default.
             seed: the same seed gives the same frames.
+            emotion: class label for a network that takes one; no ``auto``.
 
         Returns:
             (F, 128, 128, 3) uint8.
         """
         steps = self.config.steps if steps is None else steps
-        animator = FaceAnimator(self.unet, identity, identity_landmarks, steps, seed)
+        animator = make_animator(self.unet, identity, identity_landmarks, steps, seed, emotion)
         return np.concatenate([part.to_pictures() for part in animator.stream([landmarks])])
 
     def close(self) -> None:
@@ -325,6 +398,12 @@ class ATLDiffPipeline:
         options = GenerationOptions(steps=self.config.steps if steps is None else steps, **given)
         return dataclasses.replace(options, fps=float(frame_rate(options.fps)))
 
+    def _settle(self, speech: SpeechInput, options: GenerationArguments) -> tuple[Speech, GenerationOptions]:
+        """The sound, and the options of :meth:`talk`, checked, with the emotion heard if that was asked for."""
+        still: GenerationArguments = {"head_motion": 0.0, "blink": "off"}
+        audio = Speech.coerce(speech)
+        return audio, self._with_heard_emotion(self._options(**{**still, **options}), audio)
+
     def _with_heard_emotion(self, options: GenerationOptions, audio: Speech) -> GenerationOptions:
         if options.emotion != AUTO_EMOTION:
             return options
@@ -337,14 +416,56 @@ class ATLDiffPipeline:
     def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:
         """Blocks of the frames' landmarks for identity landmarks in crop pixels."""
         threshold = None if options.look_ahead_s else activity_threshold(audio.blocks(SAMPLE_RATE))
-        motion_class = LANDMARK_PARTS[type(self.landmark_generator).__name__].motion
-        motion = motion_class(self.speech_encoder, self.landmark_generator, identity, threshold, options)
+        motion = self._motion(identity, threshold, options)
         return motion.landmarks(audio.blocks(SAMPLE_RATE), audio.frames_at(options.fps))
+
+    def _motion(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> Motion:
+        encoder, generator = self.speech_encoder, self.landmark_generator
+        if options.look_ahead_s and self.streaming:
+            encoder, generator = self.streaming
+        motion_class = LANDMARK_PARTS[type(generator).__name__].motion
+        return motion_class(encoder, generator, identity, threshold, options)
+
+    def _landmark_parts(self, folder: Path) -> Iterator[tuple[Path, SpeechEncoder, Any]]:
+        """Where in ``folder`` each landmark part belongs, its encoder and its generator."""
+        yield folder, self.speech_encoder, self.landmark_generator
+        if self.streaming:
+            yield folder / STREAMING_FOLDER, *self.streaming
+
+    def _scene(
+        self, picture: np.ndarray, landmarks: np.ndarray, options: GenerationOptions, crop_only: bool
+    ) -> "_Scene":
+        crop = face_crop(landmarks, CROP_SIZE)
+        points = crop.to_crop(landmarks)
+        animator = make_animator(self.unet, crop.cut(picture), points, options.steps, options.seed, options.emotion)
+        if crop_only:
+            return _Scene(points, animator, CROP_SIZE, CROP_SIZE, _crop_pictures)
+        composer = PortraitComposer(picture, crop, points, self.device)
+        height, width = picture.shape[:2]
+        return _Scene(points, animator, width, height, partial(_whole_pictures, composer=composer))
 
     def _face_detector(self) -> FaceDetector:
         if self._detector is None:
             self._detector = FaceDetector()
         return self._detector
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A portrait made ready to move.
+
+    Attributes:
+        points: (68, 2) identity landmarks, crop pixels.
+        animator: from landmarks to frames of the face.
+        width, height: of the pictures in pixels.
+        pictures: from those frames to pictures.
+    """
+
+    points: np.ndarray
+    animator: Animator
+    width: int
+    height: int
+    pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]]
 
 
 def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
@@ -359,7 +480,8 @@ def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> 
             yield composer.render(flow, shut, lids, residual)
 
 
-def _model_folder(name_or_dir: str | Path) -> Path:
+def model_folder(name_or_dir: str | Path) -> Path:
+    """Where a model lies, see :meth:`ATLDiffPipeline.from_pretrained`. Raises ModelError."""
     packaged = WEIGHTS_FOLDER / str(name_or_dir)
     if str(name_or_dir) == DEFAULT_MODEL and packaged.is_dir():
         return packaged

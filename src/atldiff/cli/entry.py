@@ -1,7 +1,8 @@
 """The command line: ``atldiff <verb>``. Every verb is a module of this package and calls one library function.
 
 Exit codes: 0 done; 1 a fault of this program; 2 something that the caller can mend; 128 + n stopped by
-signal n (130 for Ctrl-C, 143 for SIGTERM). Nothing heavy is imported before a verb runs.
+signal n (130 for Ctrl-C, 143 for SIGTERM, 141 where the reader of the output has gone). Nothing heavy is imported
+before a verb runs.
 """
 
 import argparse
@@ -18,10 +19,12 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from atldiff import __version__
-from atldiff.cli import assemble, convert, evaluate, generate, prepare, train
+from atldiff.cli import assemble, batch, convert, evaluate, generate, live, prepare, serve, train, verify
 from atldiff.errors import InputError
 
 _log = logging.getLogger("atldiff")
+
+_BROKEN_PIPE = 128 + 13
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -36,15 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed = _parser().parse_args(arguments)
             verbose = parsed.verbose
             with _messages(quiet=parsed.quiet, verbose=verbose):
-                parsed.run(parsed)
-            return 0
+                code = parsed.run(parsed) or 0
+                sys.stdout.flush()
+            return code
         except _Stopped:
             pass
+        except BrokenPipeError:
+            return _end_without_reader()
         except Exception as error:
             if not stopped:
                 return _report(error, verbose)
     _say("stopped")
     return 128 + stopped[0]
+
+
+def _end_without_reader() -> int:
+    """What is still to be written at the end of the process goes nowhere, without a complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
 
 
 def _report(error: Exception, verbose: bool) -> int:
@@ -68,7 +80,7 @@ class Verb(Protocol):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
-    def run(self, arguments: argparse.Namespace) -> None: ...
+    def run(self, arguments: argparse.Namespace) -> int | None: ...
 
 
 class _Stopped(BaseException):
@@ -149,6 +161,10 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s"
     )
     _add_verb(verbs, "generate", generate, "make a video", [device, common])
+    _add_verb(verbs, "batch", batch, "make many videos", [device, common])
+    _add_verb(verbs, "verify", verify, "say whether a video is marked as synthetic", [common])
+    _add_verb(verbs, "live", live, "turn sound into frames while it is spoken", [device, common])
+    _add_verb(verbs, "serve", serve, "answer requests over HTTP", [device, common])
     _add_verb(verbs, "prepare", prepare, "prepare clips to train on", [common])
     _add_verb(verbs, "train", train, "train a part of the model", [common])
     _add_verb(verbs, "assemble", assemble, "put trained parts together to a model", [common])

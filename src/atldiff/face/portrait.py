@@ -171,6 +171,8 @@ def _open_picture(stream: io.BufferedReader, path: Path) -> Image.Image:
         except Image.DecompressionBombError as error:
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise InputError(f"{path} has too many pixels; expected at most {limit:.0f} megapixels") from error
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read as a picture ({error}); expected {_EXPECTED}") from error
 
 
 def _as_rgb(picture: Image.Image, name: str) -> np.ndarray:

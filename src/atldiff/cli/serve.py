@@ -1,0 +1,78 @@
+"""``atldiff serve``: the HTTP and WebSocket service."""
+
+import argparse
+import os
+from pathlib import Path
+
+from atldiff.errors import InputError, ModelError
+from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings, default_data_folder, read_tokens
+
+TOKENS_VARIABLE = "ATLDIFF_TOKENS"
+
+_ANY_HOST = "*"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, default = parser.add_argument, ServeSettings
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", metavar="N", type=int, default=8000, help="default: %(default)s")
+    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add(
+        "--workers", metavar="N", type=int, default=default.workers, help="videos made at once (default: %(default)s)"
+    )
+    add("--live", metavar="N", type=int, default=default.live_sessions, help="live sessions (default: %(default)s)")
+    add("--queue", metavar="N", type=int, default=default.queue, help="jobs that may wait (default: %(default)s)")
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="private folder for the jobs (default: $XDG_STATE_HOME/atldiff/serve)",
+    )
+    add("--keep-hours", metavar="X", type=float, default=24.0, help="until a job is removed (default: %(default)g)")
+    add(
+        "--job-timeout", metavar="X", type=float, default=default.job_timeout_s, help="seconds (default: %(default)g)"
+    )
+    add("--upload-timeout", metavar="X", type=float, default=default.upload_timeout_s, help="seconds for a body")
+    add("--max-upload", metavar="MIB", type=float, default=32.0, help="of a request (default: %(default)g)")
+    add("--max-duration", metavar="X", type=float, default=default.max_duration_s, help="of the speech, in seconds")
+    add("--max-pixels", metavar="MP", type=float, default=40.0, help="of the portrait, in millions")
+    add("--worker-memory", metavar="MIB", type=float, help="that a worker may allocate (default: no limit)")
+    add("--token-file", metavar="FILE", type=Path, help=f"bearer tokens, one a line; ${TOKENS_VARIABLE} adds to them")
+    add(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help=f"a name that requests may call the service by, besides this machine's own; {_ANY_HOST} for any",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    memory = arguments.worker_memory
+    hosts = [*LOOPBACK_NAMES, arguments.host, *arguments.allow_host]
+    settings = ServeSettings(
+        data=arguments.data or default_data_folder(),
+        model=arguments.model or ServeSettings.model,
+        device=arguments.device,
+        workers=arguments.workers,
+        live_sessions=arguments.live,
+        queue=arguments.queue,
+        max_upload_bytes=round(arguments.max_upload * 2**20),
+        max_duration_s=arguments.max_duration,
+        max_pixels=round(arguments.max_pixels * 1e6),
+        job_timeout_s=arguments.job_timeout,
+        upload_timeout_s=arguments.upload_timeout,
+        keep_s=arguments.keep_hours * 3600,
+        worker_memory_bytes=None if memory is None else round(memory * 2**20),
+        tokens=read_tokens(arguments.token_file, os.environ.get(TOKENS_VARIABLE, "")),
+        allowed_hosts=() if _ANY_HOST in hosts else tuple(name.lower() for name in hosts),
+    )
+    try:
+        from atldiff.serve.server import run_server
+    except ImportError as error:
+        raise InputError(
+            f'the service needs FastAPI and more: pip install "atldiff[serve]" ({error.name})'
+        ) from error
+    if arguments.model is not None and not Path(arguments.model).is_dir():
+        raise ModelError(f"no model {arguments.model!r}: expected a folder")
+    run_server(settings, arguments.host, arguments.port)

@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket service: :func:`atldiff.serve.server.run_server`."""

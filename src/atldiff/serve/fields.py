@@ -1,0 +1,123 @@
+"""The options of a request: their names, their reading, their description."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from atldiff.errors import InputError
+from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
+from atldiff.serve.problems import Problem, problem_of
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,100}", re.ASCII)
+_TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError("expected a number")
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError("expected a whole number")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    truth = _TRUTHS.get(str(value).lower())
+    if truth is None:
+        raise InputError("expected true or false")
+    return truth
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError("expected a text")
+    return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: how it is read, and its JSON schema."""
+
+    read: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+
+def _range(kind: str, least: float, most: float, default: float | None, description: str) -> dict[str, Any]:
+    schema = {"type": kind, "minimum": least, "maximum": most, "description": description}
+    return schema if default is None else schema | {"default": default}
+
+
+_DEFAULT = GenerationOptions
+
+OPTIONS: dict[str, Option] = {
+    "fps": Option(_number, _range("number", 1, 120, _DEFAULT.fps, "Frames per second.")),
+    "steps": Option(_whole, _range("integer", 1, 64, None, "Sampler steps; the model's own number if left out.")),
+    "seed": Option(_whole, _range("integer", 0, 2**40 - 1, _DEFAULT.seed, "The same seed gives the same frames.")),
+    "emotion": Option(
+        _text,
+        {
+            "type": "string",
+            "enum": [*EMOTIONS, AUTO_EMOTION],
+            "default": _DEFAULT.emotion,
+            "description": f"Expression on the face; {AUTO_EMOTION} hears it from the speech (not live).",
+        },
+    ),
+    "intensity": Option(_number, _range("number", 0, 1, _DEFAULT.intensity, "Strength of the expression.")),
+    "head_motion": Option(
+        _number, _range("number", 0, 1, _DEFAULT.head_motion, "Strength of the head's own motion; 0 is still.")
+    ),
+    "blink": Option(
+        _text,
+        {"type": "string", "enum": [*BLINKS], "default": _DEFAULT.blink, "description": "Whether the eyes blink."},
+    ),
+    "mouth": Option(_number, _range("number", 0, 1.5, _DEFAULT.mouth, "How far the mouth moves; 1 as predicted.")),
+    "face": Option(
+        _whole,
+        {"type": "integer", "minimum": 1, "description": "Which face, from 1 at the left; the largest if left out."},
+    ),
+    "crop_only": Option(
+        _truth, {"type": "boolean", "default": False, "description": "Give the 128×128 face, not the whole portrait."}
+    ),
+}
+
+
+def read_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as texts of a form or values of JSON → keyword arguments of the pipeline; what is empty is left out.
+
+    Raises:
+        Problem: an option is unknown, not of its kind or out of its range.
+    """
+    options = {}
+    for name, value in values.items():
+        if value in ("", None):
+            continue
+        option = OPTIONS.get(name)
+        if option is None:
+            expected = ", ".join(OPTIONS)
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown option; expected one of {expected}", name[:80])
+        try:
+            options[name] = _checked(name, option.read(value))
+        except InputError as error:
+            words = str(error)
+            text = words if words.startswith((name, "unknown")) else f"{name} is {str(value)[:80]!r}; {words}"
+            raise problem_of(InputError(text), name) from error
+    return options
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "face":
+        if not 1 <= value <= 1000:
+            raise InputError("expected 1 or more, counted from the left")
+    elif name != "crop_only":
+        GenerationOptions(**{name: value})
+    return value

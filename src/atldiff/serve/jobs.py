@@ -1,0 +1,321 @@
+"""The queue of jobs and the threads that hand them to worker processes."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+
+from atldiff.serve.metrics import Metrics
+from atldiff.serve.problems import Problem, problem_of
+from atldiff.serve.processes import Worker, WorkerSetup
+from atldiff.serve.settings import ServeSettings
+from atldiff.serve.store import FAILED, FINAL, Job, JobStore, stopped_problem
+from atldiff.serve.workloads import DONE, MAKE, PROGRESS, serve_videos
+
+START_TIMEOUT_S = 120.0
+
+_LOOK_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+_SWEEP_S = 30.0
+_GUESSED_JOB_S = 10.0
+
+_log = logging.getLogger("atldiff")
+
+
+@dataclass
+class _Task:
+    """A job that a worker is at."""
+
+    worker: Worker
+    progress: tuple[int, int] | None = None
+    is_deleted: bool = False
+
+
+class JobQueue:
+    """Jobs from their acceptance to their removal. Every method may be called from any thread.
+
+    Args:
+        settings: of the service.
+        store: where the jobs are.
+        setup: of the workers.
+        metrics: are kept up.
+    """
+
+    def __init__(self, settings: ServeSettings, store: JobStore, setup: WorkerSetup, metrics: Metrics) -> None:
+        self._settings, self._store, self._setup, self._metrics = settings, store, setup, metrics
+        self._changed = threading.Condition()
+        self._waiting: deque[str] = deque()
+        self._reserved = 0
+        self._running: dict[str, _Task] = {}
+        self._ready = 0
+        self._fault: Problem | None = None
+        self._listeners: dict[str, list[Callable[[], object]]] = {}
+        self._mean_seconds = _GUESSED_JOB_S
+        self._stopping = False
+        self._threads = [threading.Thread(target=self._sweep, name="atldiff-sweep", daemon=True)]
+        for number in range(settings.workers):
+            name = f"atldiff-worker-{number}"
+            self._threads.append(threading.Thread(target=self._supervise, name=name, daemon=True))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the workers; jobs that are not finished have failed."""
+        with self._changed:
+            self._stopping = True
+            left = [*self._waiting, *self._running]
+            self._waiting.clear()
+            for task in self._running.values():
+                task.worker.kill()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for job_id in left:
+            job = self._store.get(job_id)
+            if job is not None and job.state not in FINAL:
+                self._end(job_id, stopped_problem())
+
+    @property
+    def can_work(self) -> bool:
+        """Whether a worker waits for a job, or is at one."""
+        return self._ready > 0 or bool(self._running)
+
+    @property
+    def fault(self) -> Problem | None:
+        """Why no worker can start, where none can."""
+        return self._fault
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[str]:
+        """A place in the queue and a folder for a new job, whose number it gives; both are freed at the end of the
+        block unless the job is submitted in it.
+
+        Raises:
+            Problem: the queue is full, or no worker can start.
+        """
+        with self._changed:
+            if self._fault is not None and not self.can_work:
+                raise _unable_problem()
+            taken = self._reserved + len(self._waiting) + len(self._running)
+            if taken >= self._settings.queue + self._settings.workers:
+                seconds = max(1, round(self._mean_seconds))
+                headers = {"Retry-After": str(min(600, seconds))}
+                raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "the queue is full; try again later", headers=headers)
+            self._reserved += 1
+            self._show()
+        try:
+            with self._store.new_folder() as job_id:
+                yield job_id
+        finally:
+            with self._changed:
+                self._reserved -= 1
+                self._show()
+
+    def submit(self, job_id: str, options: dict[str, Any]) -> None:
+        """Queue the job whose uploads lie in its folder."""
+        with self._changed:
+            if self._stopping:
+                raise stopped_problem()
+            self._store.add(job_id, options)
+            self._waiting.append(job_id)
+            self._show()
+            self._changed.notify()
+
+    def get(self, job_id: str) -> Job | None:
+        """A job with its progress; None where there is none."""
+        with self._changed:
+            job = self._store.get(job_id)
+            if job is None:
+                return None
+            task = self._running.get(job_id)
+            position = self._waiting.index(job_id) + 1 if job_id in self._waiting else None
+            if job.state not in FINAL and task is None and position is None:
+                return replace(job, state=FAILED, problem=_lost_problem().body())
+        done, frames = task.progress if task is not None and task.progress else (None, None)
+        return replace(job, frames_done=done, frames=frames, position=position)
+
+    def delete(self, job_id: str) -> bool:
+        """Stop and forget a job and all of its files; True if there was one."""
+        with self._changed:
+            job = self._store.get(job_id)
+            if job is None or not self._store.remove(job_id):
+                return False
+            task = self._running.get(job_id)
+            if task is not None:
+                task.is_deleted = True
+                task.worker.kill()
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(job_id)
+                self._store.remove_folder(job_id)
+            self._metrics.jobs.labels("deleted").inc(0 if job.state in FINAL else 1)
+            self._show()
+        self._tell(job_id)
+        return True
+
+    @contextlib.contextmanager
+    def listening(self, job_id: str, listener: Callable[[], object]) -> Iterator[None]:
+        """Call ``listener`` from other threads whenever the job changes, for the length of the block."""
+        with self._changed:
+            self._listeners.setdefault(job_id, []).append(listener)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._listeners[job_id].remove(listener)
+                if not self._listeners[job_id]:
+                    del self._listeners[job_id]
+
+    def _tell(self, job_id: str) -> None:
+        with self._changed:
+            listeners = list(self._listeners.get(job_id, ()))
+        for listener in listeners:
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                listener()
+
+    def _show(self) -> None:
+        self._metrics.queued.set(len(self._waiting) + self._reserved)
+        self._metrics.running.set(len(self._running))
+        self._metrics.ready_workers.set(self._ready)
+
+    def _supervise(self) -> None:
+        """Keep a worker process alive and hand it one job after another."""
+        pause, starts = 1.0, 0
+        while not self._stopping:
+            self._metrics.worker_restarts.inc(1 if starts else 0)
+            starts += 1
+            worker = Worker(serve_videos, self._setup)
+            try:
+                self._wait_until_ready(worker)
+                pause = 1.0
+                while (job_id := self._next(worker)) is not None:
+                    self._work(job_id, worker)
+            except Exception as error:
+                problem = problem_of(error)
+                _log.error("worker %d: %s", worker.pid, problem.log or problem)
+                self._give_up(problem)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, pause)
+                pause = min(_LONGEST_PAUSE_S, 2 * pause)
+            finally:
+                worker.close()
+
+    def _give_up(self, fault: Problem) -> None:
+        """A worker could not start: if there is no other, nothing that waits will ever be made."""
+        with self._changed:
+            self._fault = fault
+            left = [] if self.can_work else [*self._waiting]
+            for job_id in left:
+                self._waiting.remove(job_id)
+                self._end(job_id, _unable_problem())
+            self._show()
+        for job_id in left:
+            self._tell(job_id)
+
+    def _wait_until_ready(self, worker: Worker) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                worker.wait_until_ready(min(_LOOK_S, deadline - time.monotonic()))
+                with self._changed:
+                    self._fault = None
+                return
+            if time.monotonic() > deadline:
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time")
+
+    def _next(self, worker: Worker) -> str | None:
+        """The next job for a worker; None if the worker has died, or the service stops."""
+        with self._changed:
+            self._ready += 1
+            self._show()
+            try:
+                while not self._stopping and worker.is_alive:
+                    if self._waiting:
+                        job_id = self._waiting.popleft()
+                        self._running[job_id] = _Task(worker)
+                        return job_id
+                    self._changed.wait(_LOOK_S)
+                return None
+            finally:
+                self._ready -= 1
+                self._show()
+
+    def _work(self, job_id: str, worker: Worker) -> None:
+        task = self._running[job_id]
+        began = time.monotonic()
+        try:
+            self._store.start(job_id)
+            self._tell(job_id)
+            outcome = self._outcome(job_id, task, began + self._settings.job_timeout_s)
+        except TimeoutError:
+            limit = f"the video was not finished within {self._settings.job_timeout_s:g} s"
+            outcome = Problem(HTTPStatus.GATEWAY_TIMEOUT, limit)
+            worker.close()
+        except Exception as error:
+            outcome = stopped_problem() if self._stopping else problem_of(error)
+        with self._changed:
+            is_deleted = task.is_deleted
+            del self._running[job_id]
+            if not is_deleted:
+                self._mean_seconds += 0.3 * (time.monotonic() - began - self._mean_seconds)
+                self._end(job_id, outcome)
+            self._show()
+        if is_deleted:
+            worker.close()
+            self._store.remove_folder(job_id)
+        self._tell(job_id)
+
+    def _outcome(self, job_id: str, task: _Task, deadline: float) -> Problem | dict[str, Any]:
+        task.worker.send(MAKE, (self._store.job_folder(job_id), self._store_options(job_id)))
+        while True:
+            name, content = task.worker.receive(deadline - time.monotonic())
+            if name != PROGRESS:
+                return content
+            task.progress = content
+            self._tell(job_id)
+
+    def _store_options(self, job_id: str) -> dict[str, Any]:
+        job = self._store.get(job_id)
+        return {} if job is None else job.options
+
+    def _end(self, job_id: str, outcome: Problem | dict[str, Any]) -> None:
+        self._store.finish(job_id, outcome)
+        if isinstance(outcome, Problem):
+            self._metrics.jobs.labels(FAILED).inc()
+            is_ours = outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            _log.log(
+                logging.WARNING if is_ours else logging.INFO,
+                "job %s failed: %s",
+                job_id,
+                outcome.log or (outcome.detail if is_ours else outcome.status),
+            )
+        else:
+            self._metrics.jobs.labels(DONE).inc()
+            self._metrics.frames.inc(outcome["frames"])
+            self._metrics.job_seconds.observe(outcome["seconds"])
+            _log.info("job %s done: %d frames in %.1f s", job_id, outcome["frames"], outcome["seconds"])
+
+    def _sweep(self) -> None:
+        """Remove what has expired."""
+        while not self._stopping:
+            expired = self._store.remove_expired()
+            self._metrics.jobs.labels("expired").inc(expired)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, min(_SWEEP_S, self._settings.keep_s))
+
+
+def _unable_problem() -> Problem:
+    """Why nothing can be made."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "no worker process can start; the service's log says why")
+
+
+def _lost_problem() -> Problem:
+    """Why a job failed of which the end could not be written down."""
+    return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "the video could not be written")

@@ -1,0 +1,281 @@
+"""The routes of the API."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, WebSocket
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
+
+import atldiff
+from atldiff.serve.fields import OPTIONS, read_options
+from atldiff.serve.live import hold_session
+from atldiff.serve.problems import Problem
+from atldiff.serve.schemas import Faces, Health, ProblemBody, Video, problems, upload_form
+from atldiff.serve.service import Service
+from atldiff.serve.store import DONE, FINAL, ID_PATTERN, PORTRAIT, SPEECH, VIDEO, Job
+from atldiff.serve.uploads import read_upload
+
+_HEARTBEAT_S = 15.0
+_DISCONNECT_LOOK_S = 1.0
+_MP4 = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+
+JobId = Annotated[str, Path(description="Number of the job, as its creation gave it.", pattern=ID_PATTERN)]
+
+router = APIRouter(responses=problems(_401="no valid bearer token, where the service asks for one"))
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+@router.post(
+    "/v1/videos",
+    status_code=HTTPStatus.ACCEPTED,
+    tags=["videos"],
+    summary="Make a video",
+    openapi_extra=upload_form(PORTRAIT, SPEECH, options=True),
+    response_model=Video,
+    responses={
+        200: {"description": "The video, with wait=true.", "content": _MP4},
+        202: {"description": "The job is queued; Location says where to ask for it."},
+    }
+    | problems(
+        _400="the body is no complete form",
+        _408="the body came too slowly",
+        _410="the job was deleted while this request waited for it",
+        _413="the body is too large",
+        _415="the body is no form",
+        _422="a file or an option cannot be used; `field` says which",
+        _429="the queue is full; Retry-After says when to come again",
+        _500="the worker failed at it",
+        _503="the service is ending, or cannot start its workers",
+        _504="it took too long to make",
+        _507="no room to store it",
+    ),
+)
+async def create_video(
+    request: Request,
+    wait: Annotated[bool, Query(description="Answer with the mp4 itself, when it is finished.")] = False,
+) -> Response:
+    """Upload a portrait and speech, and get a job, or with `wait=true` the mp4 itself.
+
+    Both files are looked at before the job is queued: what cannot be used is refused at once. A client that hangs up
+    while it waits has its job deleted.
+    """
+    service = _service(request)
+    settings = service.settings
+    with service.jobs.place() as job_id:
+        folder = service.store.job_folder(job_id)
+        fields = await read_upload(
+            request, folder, (PORTRAIT, SPEECH), OPTIONS, settings.max_upload_bytes, settings.upload_timeout_s
+        )
+        options = read_options(fields)
+        await run_in_threadpool(service.checker.check, folder, options.get("face"))
+        await run_in_threadpool(service.jobs.submit, job_id, options)
+    if wait:
+        return await _wait_for(request, service, job_id)
+    job = await run_in_threadpool(_job, service, job_id)
+    location = {"Location": f"/v1/videos/{job_id}"}
+    return JSONResponse(Video.of(job).model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=location)
+
+
+@router.get(
+    "/v1/videos/{job_id}",
+    tags=["videos"],
+    summary="How a job is doing",
+    responses=problems(_404="no such job; it may have expired", _422="not the number of a job"),
+)
+def get_video(request: Request, job_id: JobId) -> Video:
+    """The state of a job: its place in the queue, its progress, its result, or why it failed."""
+    return Video.of(_job(_service(request), job_id))
+
+
+@router.get(
+    "/v1/videos/{job_id}/content",
+    tags=["videos"],
+    summary="The mp4",
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The whole file.", "content": _MP4},
+        206: {"description": "The range that was asked for.", "content": _MP4},
+        416: {"description": "The file has no such range."},
+    }
+    | problems(
+        _400="the range header is malformed",
+        _404="no such job; it may have expired",
+        _409="the job is not done, or has failed",
+        _422="not the number of a job",
+    ),
+)
+def get_content(request: Request, job_id: JobId) -> FileResponse:
+    """The finished video, H.264 and AAC; ranges are served."""
+    service = _service(request)
+    job = _job(service, job_id)
+    if job.state != DONE:
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {job.state}; expected a job that is done")
+    return _file(service, job_id)
+
+
+@router.delete(
+    "/v1/videos/{job_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    tags=["videos"],
+    summary="Stop and forget a job",
+    responses=problems(_404="no such job; it may have expired", _422="not the number of a job"),
+)
+def delete_video(request: Request, job_id: JobId) -> Response:
+    """Remove a job and all of its files; if it is being made, the work is stopped at once."""
+    if not _service(request).jobs.delete(job_id):
+        raise _unknown()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.get(
+    "/v1/videos/{job_id}/events",
+    tags=["videos"],
+    summary="Progress as server-sent events",
+    response_class=StreamingResponse,
+    responses={200: {"description": "The stream.", "content": _EVENTS}}
+    | problems(_404="no such job; it may have expired", _422="not the number of a job"),
+)
+async def get_events(request: Request, job_id: JobId) -> StreamingResponse:
+    """An event at each change, at most ten a second: `queued`, `running`, and at the end `done`, `failed` or
+    `deleted`. The data of each is the job as JSON, of `deleted` its number alone."""
+    service = _service(request)
+    await run_in_threadpool(_job, service, job_id)
+    return StreamingResponse(_events(service, job_id), media_type="text/event-stream")
+
+
+@router.post(
+    "/v1/faces",
+    tags=["faces"],
+    summary="Find the faces in a portrait",
+    openapi_extra=upload_form(PORTRAIT),
+    responses=problems(
+        _400="the body is no complete form",
+        _408="the body came too slowly",
+        _413="the body is too large",
+        _415="the body is no form",
+        _422="the portrait cannot be used",
+        _429="too many ask at once; Retry-After says when to come again",
+        _503="the service is ending, or cannot start its workers",
+        _507="no room to store the upload",
+    ),
+)
+async def find_faces(request: Request) -> Faces:
+    """Whether a portrait can be used, and where its faces are; nothing of it is kept."""
+    service = _service(request)
+    settings = service.settings
+    with service.checker.place(), service.store.new_folder() as upload:
+        folder = service.store.job_folder(upload)
+        await read_upload(request, folder, (PORTRAIT,), (), settings.max_upload_bytes, settings.upload_timeout_s)
+        return Faces(**await run_in_threadpool(service.checker.faces, folder))
+
+
+@router.websocket("/v1/live")
+async def live(socket: WebSocket) -> None:
+    await hold_session(socket, socket.app.state.service.live)
+
+
+@router.get(
+    "/health",
+    tags=["service"],
+    summary="Whether videos can be made now",
+    responses={503: {"description": "They cannot.", "model": Health}, 401: {"description": "Never."}},
+)
+def get_health(request: Request) -> Response:
+    """`ok` with status 200, or `starting` or `failing` with 503. Needs no token."""
+    jobs = _service(request).jobs
+    if jobs.can_work:
+        health, status = Health(status="ok", version=atldiff.__version__), HTTPStatus.OK
+    elif jobs.fault is None:
+        health, status = Health(status="starting", version=atldiff.__version__), HTTPStatus.SERVICE_UNAVAILABLE
+    else:
+        health = Health(status="failing", version=atldiff.__version__)
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(health.model_dump(), status)
+
+
+@router.get(
+    "/metrics",
+    tags=["service"],
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+)
+def get_metrics(request: Request) -> Response:
+    """Jobs, frames, workers, requests, live sessions, and the process itself."""
+    return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _unknown() -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "no such job; it may have expired")
+
+
+def _job(service: Service, job_id: str) -> Job:
+    job = service.jobs.get(job_id)
+    if job is None:
+        raise _unknown()
+    return job
+
+
+def _file(service: Service, job_id: str, after: BackgroundTask | None = None) -> FileResponse:
+    path = service.store.job_folder(job_id) / VIDEO
+    return FileResponse(
+        path, media_type="video/mp4", filename=VIDEO, content_disposition_type="inline", background=after
+    )
+
+
+async def _wait_for(request: Request, service: Service, job_id: str) -> Response:
+    """The video when it is finished; nobody else knows of the job, so it is deleted after that."""
+    delete = BackgroundTask(service.jobs.delete, job_id)
+    try:
+        async for job in _changes(service, job_id, _DISCONNECT_LOOK_S):
+            if job is None:
+                if await request.is_disconnected():
+                    raise Problem(HTTPStatus.GONE, "the client has gone")
+            elif job.state == DONE:
+                return _file(service, job_id, delete)
+            elif job.problem is not None:
+                problem = ProblemBody(**job.problem)
+                raise Problem(problem.status, problem.detail, problem.field)
+    except BaseException:
+        await delete()
+        raise
+    raise Problem(HTTPStatus.GONE, "the job was deleted")
+
+
+async def _events(service: Service, job_id: str) -> AsyncIterator[str]:
+    async for job in _changes(service, job_id, _HEARTBEAT_S):
+        if job is None:
+            yield ": waiting\n\n"
+        else:
+            yield f"event: {job.state}\ndata: {Video.of(job).model_dump_json()}\n\n"
+            if job.state in FINAL:
+                return
+    yield f"event: deleted\ndata: {json.dumps({'id': job_id})}\n\n"
+
+
+async def _changes(service: Service, job_id: str, patience_s: float) -> AsyncIterator[Job | None]:
+    """The job now and at each change, None where it has not changed for a while; ends when it is deleted."""
+    changed = asyncio.Event()
+    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+    with service.jobs.listening(job_id, tell):
+        while True:
+            changed.clear()
+            job = await run_in_threadpool(service.jobs.get, job_id)
+            if job is None:
+                return
+            yield job
+            while not changed.is_set():
+                try:
+                    await asyncio.wait_for(changed.wait(), patience_s)
+                except TimeoutError:
+                    yield None

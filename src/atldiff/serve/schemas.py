@@ -1,0 +1,128 @@
+"""The JSON of the API, for its OpenAPI description."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atldiff.serve.fields import OPTIONS
+from atldiff.serve.problems import MEDIA_TYPE
+from atldiff.serve.store import Job
+
+
+class ProblemBody(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = "about:blank"
+    title: str = Field(description="The status in words.")
+    status: int
+    detail: str = Field(description="What came and what was expected.")
+    field: str | None = Field(None, description="Name of the field of the request that is at fault.")
+
+
+class Progress(BaseModel):
+    """How far a running job is."""
+
+    frames_done: int
+    frames: int
+
+
+class Result(BaseModel):
+    """A finished video."""
+
+    frames: int
+    fps: float
+    duration_s: float = Field(description="Length of the speech in seconds.")
+    emotion: str = Field(description="The expression on the face.")
+    seconds: float = Field(description="Time that the work took.")
+    bytes: int = Field(description="Size of the file.")
+
+
+class Video(BaseModel):
+    """A job: a video that waits, is being made, is done, or could not be made."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed"]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="When a job that has ended will be removed.")
+    position: int | None = Field(description="Place in the queue, from 1.")
+    progress: Progress | None
+    options: dict[str, Any] = Field(description="The options that were given.")
+    result: Result | None
+    problem: ProblemBody | None = Field(description="Why it failed.")
+
+    @classmethod
+    def of(cls, job: Job) -> "Video":
+        progress = None
+        if job.frames_done is not None and job.frames is not None:
+            progress = Progress(frames_done=job.frames_done, frames=job.frames)
+        return cls(
+            id=job.id,
+            state=job.state,  # pyright: ignore[reportArgumentType]
+            created_at=datetime.fromtimestamp(job.created_at, UTC),
+            started_at=_time(job.started_at),
+            finished_at=_time(job.finished_at),
+            expires_at=_time(job.expires_at),
+            position=job.position,
+            progress=progress,
+            options=job.options,
+            result=None if job.result is None else Result(**job.result),
+            problem=None if job.problem is None else ProblemBody(**job.problem),
+        )
+
+
+class Face(BaseModel):
+    """The box around a face's landmarks, in pixels of the portrait."""
+
+    number: int = Field(description="From 1 at the left; what the option `face` takes.")
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Faces(BaseModel):
+    """The faces in a portrait."""
+
+    width: int = Field(description="Of the portrait in pixels, turned as its EXIF data says.")
+    height: int
+    faces: list[Face]
+
+
+class Health(BaseModel):
+    """Whether videos can be made now."""
+
+    status: Literal["ok", "starting", "failing"]
+    version: str
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, ``problems(_404="no such video")``, for its OpenAPI description."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+    return {int(name[1:]): {"description": text, "content": content} for name, text in descriptions.items()}
+
+
+def upload_form(*files: str, options: bool = False) -> dict[str, Any]:
+    """The multipart form of an upload, as OpenAPI."""
+    binary = {"type": "string", "format": "binary"}
+    parts: dict[str, Any] = {
+        "portrait": binary | {"description": "A picture, or a video with a face in it; its bytes say what it is."},
+        "speech": binary | {"description": "A sound file, or a video with sound; its bytes say what it is."},
+    }
+    properties = {name: parts[name] for name in files}
+    properties |= {name: option.schema for name, option in OPTIONS.items() if options}
+    schema = {
+        "type": "object",
+        "required": list(files),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -1,0 +1,100 @@
+"""The service on a socket."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from atldiff.errors import ATLDiffError, InputError
+from atldiff.serve.app import create_app
+from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings
+
+_LARGEST_HEAD = 32 * 1024
+_HEAD_TIMEOUT_S = 10.0
+_KEEP_ALIVE_S = 5
+_SHUTDOWN_S = 5
+_LARGEST_MESSAGE = 16 * 2**20
+_PING_S = 20.0
+
+_log = logging.getLogger("atldiff")
+
+
+def run_server(settings: ServeSettings, host: str, port: int) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        InputError: the address cannot be listened on, another service works in the data folder, or it cannot be
+            written to.
+    """
+    if host not in LOOPBACK_NAMES and host != "::1" and not settings.tokens:
+        _log.warning("anyone who reaches %s can use this service: no tokens are set", host)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=host,
+        port=port,
+        http=PatientProtocol,
+        ws="websockets-sansio",
+        ws_max_size=min(settings.max_upload_bytes, _LARGEST_MESSAGE),
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        lifespan="on",
+        log_config=None,
+        log_level=logging.CRITICAL,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+        h11_max_incomplete_event_size=_LARGEST_HEAD,
+    )
+    server = _Server(config)
+    try:
+        listener = config.bind_socket()
+    except SystemExit as error:
+        raise InputError(f"cannot listen on {host}, port {port}; expected a free port of this machine") from error
+    server.run([listener])
+    if not server.started:
+        raise ATLDiffError("the service could not be started")
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            name, port = listener.getsockname()[:2]
+            shown = f"[{name}]" if ":" in name else name
+            _log.info("serving on http://%s:%d; docs at /docs", shown, port)
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose request's head does not arrive in time."""
+
+    _head_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._head_deadline = self.loop.call_later(_HEAD_TIMEOUT_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_at_work = self.cycle is not None and not self.cycle.response_complete
+        if is_at_work:
+            self._forget_deadline()
+        elif self._head_deadline is None and self.transport.get_protocol() is self:
+            self._head_deadline = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        super().handle_websocket_upgrade(event)
+        self._forget_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _forget_deadline(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None

@@ -1,0 +1,45 @@
+"""The parts of the service, started and stopped together."""
+
+from atldiff.serve.checker import Checker
+from atldiff.serve.jobs import JobQueue
+from atldiff.serve.live import LivePool
+from atldiff.serve.metrics import Metrics
+from atldiff.serve.processes import WorkerSetup
+from atldiff.serve.settings import ServeSettings
+from atldiff.serve.store import JobStore
+from atldiff.workers import processors
+
+
+class Service:
+    """Everything behind the routes.
+
+    Attributes:
+        settings, store, jobs, checker, live, metrics: its parts.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        setup = WorkerSetup(
+            model=settings.model,
+            device=settings.device,
+            threads=max(1, processors() // settings.workers),
+            max_duration_s=settings.max_duration_s,
+            max_pixels=settings.max_pixels,
+            memory_bytes=settings.worker_memory_bytes,
+        )
+        self.store = JobStore(settings.data, settings.keep_s)
+        self.jobs = JobQueue(settings, self.store, setup, self.metrics)
+        self.checker = Checker(setup, settings.check_timeout_s)
+        self.live = LivePool(settings, setup, self.metrics)
+
+    def start(self) -> None:
+        """Start the processes; they load while the first requests may already come."""
+        self.checker.start()
+        self.jobs.start()
+
+    def stop(self) -> None:
+        self.jobs.stop()
+        self.checker.stop()
+        self.live.stop()
+        self.store.close()

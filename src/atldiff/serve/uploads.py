@@ -1,0 +1,173 @@
+"""Uploads: multipart bodies read piece by piece, straight to files with names of our own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from atldiff.serve.problems import Problem
+
+MAX_VALUE_BYTES = 1000
+"""Of an option; files may be as large as the whole request."""
+
+_MAX_HEADER_BYTES = 4096
+_MAX_NAME = 80
+
+
+async def read_upload(
+    request: Request, folder: Path, files: Collection[str], fields: Collection[str], most: int, timeout_s: float
+) -> dict[str, str]:
+    """Write the files of a multipart/form-data body into ``folder`` under the names of their fields.
+
+    Args:
+        files: names of the parts that are files; all must be there, with something in them.
+        fields: names of the parts that are texts.
+        most: bytes of the whole body.
+        timeout_s: for the whole body.
+
+    Returns:
+        The texts by name.
+
+    Raises:
+        Problem: the body is too large, too slow, no form, or not the form that was expected.
+    """
+    parts = _Parts(folder, files, fields)
+    parser = MultipartParser(_boundary(request), parts.callbacks(), max_header_size=_MAX_HEADER_BYTES)  # pyright: ignore
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in _body(request, most):
+                parser.write(chunk)
+        parser.finalize()
+    except TimeoutError as error:
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {timeout_s:g} s") from error
+    except ClientDisconnect as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the connection was cut before the end of the body") from error
+    except FormParserError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the body is no multipart/form-data") from error
+    finally:
+        parts.close()
+    if not parts.has_ended:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the body ends before its last boundary")
+    for name in files:
+        if not parts.sizes.get(name):
+            what = "is missing" if name not in parts.sizes else "is empty"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the {name} {what}; expected a file", name)
+    return parts.texts()
+
+
+def _boundary(request: Request) -> bytes:
+    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
+        got = kind.decode("latin-1")[:_MAX_NAME] or "no content type"
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"got {got}; expected multipart/form-data")
+    boundary = parameters.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 70:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the content type has no boundary of 1 to 70 characters")
+    return boundary
+
+
+async def _body(request: Request, most: int) -> AsyncIterator[bytes]:
+    too_large = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large; expected at most {most} bytes")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated[:20]) > most:
+        raise too_large
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > most:
+            raise too_large
+        yield chunk
+
+
+class _Parts:
+    """The parts of a body as the parser comes upon them."""
+
+    def __init__(self, folder: Path, files: Collection[str], fields: Collection[str]) -> None:
+        self.has_ended = False
+        self.sizes: dict[str, int] = {}
+        self._folder, self._files, self._fields = folder, files, fields
+        self._values: dict[str, bytes] = {}
+        self._name = ""
+        self._header = self._content = b""
+        self._disposition = b""
+        self._open_file: BinaryIO | None = None
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._open,
+            "on_part_data": self._data,
+            "on_part_end": self.close,
+            "on_end": self._end,
+        }
+
+    def texts(self) -> dict[str, str]:
+        """The values of the fields. Raises Problem for one that is no UTF-8."""
+        texts = {}
+        for name, value in self._values.items():
+            try:
+                texts[name] = value.decode().strip()
+            except UnicodeDecodeError as error:
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is no text in UTF-8", name) from error
+        return texts
+
+    def close(self) -> None:
+        """Close the file of a part that has ended."""
+        if self._open_file is not None:
+            with contextlib.suppress(OSError):
+                self._open_file.close()
+            self._open_file = None
+
+    def _begin(self) -> None:
+        self._name, self._header, self._content, self._disposition = "", b"", b"", b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._content += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._content
+        self._header = self._content = b""
+
+    def _open(self) -> None:
+        _, parameters = parse_options_header(self._disposition)
+        name = parameters.get(b"name", b"").decode("utf-8", "replace")
+        if name not in self._files and name not in self._fields:
+            expected = ", ".join([*self._files, *self._fields])
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown field; expected {expected}", name[:_MAX_NAME])
+        if name in self.sizes:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} came twice; expected it once", name)
+        self._name = name
+        self.sizes[name] = 0
+        if name in self._files:
+            self._open_file = (self._folder / name).open("xb")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        name = self._name
+        self.sizes[name] += end - start
+        if self._open_file is not None:
+            try:
+                self._open_file.write(data[start:end])
+            except OSError as error:
+                raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, "the upload could not be stored") from error
+            return
+        if self.sizes[name] > MAX_VALUE_BYTES:
+            limit = f"expected at most {MAX_VALUE_BYTES} bytes"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is too long; {limit}", name)
+        self._values[name] = self._values.get(name, b"") + data[start:end]
+
+    def _end(self) -> None:
+        self.has_ended = True

@@ -1,0 +1,159 @@
+"""What the worker processes do: check uploads, and make videos."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atldiff.errors import InputError
+from atldiff.face.detection import FaceDetector
+from atldiff.face.portrait import load_portrait, select_face
+from atldiff.media import open_media
+from atldiff.serve.problems import Problem, problem_of
+from atldiff.serve.processes import READY, WorkerSetup
+from atldiff.serve.store import PORTRAIT, SPEECH, VIDEO
+from atldiff.speech.waveform import Speech
+
+CHECK, FIND_FACES, MAKE = "check", "find faces", "make"
+PASSED, PROGRESS, DONE, FAILED = "passed", "progress", "done", "failed"
+"""Names of the messages to and from a worker."""
+
+_PROGRESS_STEP_S = 0.1
+
+
+def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
+    """Answer (folder, number of the face or None): whether a video can be made of what lies there, or its faces."""
+    with FaceDetector() as detector:
+        pipe.send((READY, None))
+        while True:
+            name, (folder, face) = pipe.recv()
+            try:
+                picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels)
+                if name == FIND_FACES:
+                    pipe.send((PASSED, faces_in(picture, detector)))
+                    continue
+                with _fault_in(SPEECH, folder):
+                    open_speech(folder / SPEECH, setup.max_duration_s)
+            except (Problem, MemoryError) as error:
+                pipe.send((FAILED, problem_of(error)))
+            else:
+                pipe.send((PASSED, None))
+
+
+def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
+    """Answer (folder, options) by making the video in the folder."""
+    import torch
+
+    from atldiff.pipeline import ATLDiffPipeline
+    from atldiff.signing import default_identity, signing_material
+
+    torch.set_num_threads(setup.threads)
+    signing_material(default_identity())  # what is wrong there is no fault of a job's
+    with contextlib.closing(ATLDiffPipeline.from_pretrained(setup.model, setup.device)) as pipeline:
+        pipe.send((READY, None))
+        while True:
+            _, (folder, options) = pipe.recv()
+            try:
+                pipe.send((DONE, _make(pipeline, folder, options, setup, pipe)))
+            except Exception as error:
+                names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
+                pipe.send((FAILED, problem_of(error, names=names)))
+
+
+def check_portrait(path: Path, face: int | None, detector: FaceDetector, max_pixels: int) -> np.ndarray:
+    """The picture. Raises: Problem: no picture, too large, no face, or no face of that number."""
+    with _fault_in(PORTRAIT, path.parent):
+        _check_video_size(path, max_pixels)
+        picture = load_portrait(path, detector)
+        select_face(picture, detector)
+    if face is not None:
+        with _fault_in("face", path.parent):
+            select_face(picture, detector, face)
+    return picture
+
+
+def faces_in(picture: np.ndarray, detector: FaceDetector) -> dict[str, Any]:
+    """The size of a picture, (H, W, 3) uint8, and the boxes around the faces in it, from left to right."""
+    boxes = [np.concatenate([points.min(axis=0), points.max(axis=0)]) for points in detector.detect(picture)]
+    boxes.sort(key=lambda box: float(box[0] + box[2]))
+    faces = [
+        {"number": number, "x": left, "y": top, "width": right - left, "height": bottom - top}
+        for number, (left, top, right, bottom) in enumerate(np.round(boxes, 1).tolist(), start=1)
+    ]
+    height, width = picture.shape[:2]
+    return {"width": width, "height": height, "faces": faces}
+
+
+def open_speech(path: Path, max_duration_s: float) -> Speech:
+    """Like :meth:`Speech.open`, but no more than so many seconds are ever decoded. Raises InputError for more."""
+
+    class ShortSpeech(Speech):
+        def __init__(self, parts: Any, path: Path | None = None, name: str = "the speech") -> None:
+            super().__init__(lambda: _within(parts(), max_duration_s), path, name)
+
+    return ShortSpeech.open(path)
+
+
+def _within(parts: Iterable[Any], max_duration_s: float) -> Iterator[Any]:
+    seconds = 0.0
+    for part in parts:
+        seconds += part.samples.shape[1] / part.sample_rate
+        if seconds > max_duration_s:
+            raise InputError(f"the speech lasts longer than {max_duration_s:g} s; expected at most that")
+        yield part
+
+
+def _check_video_size(path: Path, max_pixels: int) -> None:
+    """The number of pixels of a portrait that is a video; pictures are checked where they are opened."""
+    with contextlib.suppress(InputError), open_media(path, "a video") as container:
+        sizes = ((getattr(stream, "width", 0), getattr(stream, "height", 0)) for stream in container.streams.video)
+        pixels = max((width * height for width, height in sizes), default=0)
+        if pixels > max_pixels:
+            limit = f"expected at most {max_pixels / 1e6:g} megapixels"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the portrait has too many pixels; {limit}", PORTRAIT)
+
+
+@contextlib.contextmanager
+def _fault_in(field: str, folder: Path) -> Iterator[None]:
+    names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
+    try:
+        yield
+    except (Problem, MemoryError):
+        raise
+    except InputError as error:
+        raise problem_of(error, field, names) from error
+    except Exception as error:  # of a decoder that came upon something odd
+        detail = f"the {field} cannot be read; expected another file"
+        log = problem_of(error).log
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field, log=f"{field}: {log}") from error
+
+
+def _make(
+    pipeline: Any, folder: Path, options: dict[str, Any], setup: WorkerSetup, pipe: Connection
+) -> dict[str, Any]:
+    from atldiff.render import render_video
+
+    due = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due or done == total:
+            due = now + _PROGRESS_STEP_S
+            pipe.send((PROGRESS, (done, total)))
+
+    speech = open_speech(folder / SPEECH, setup.max_duration_s)
+    report = render_video(pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, **options)
+    return {
+        "frames": report.frames,
+        "fps": report.fps,
+        "duration_s": round(report.duration_s, 3),
+        "emotion": report.emotion,
+        "seconds": round(report.seconds, 3),
+        "bytes": (folder / VIDEO).stat().st_size,
+    }

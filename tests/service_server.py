@@ -1,0 +1,118 @@
+"""A service in a process of its own, and the plainest client for it."""
+
+import contextlib
+import http.client
+import json
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+START_S = 120.0
+
+
+@dataclass
+class Reply:
+    """An answer: status, headers in lower case, body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """``atldiff serve`` as a process; :meth:`start` may be called again after its end."""
+
+    data: Path
+    arguments: list[str]
+    log: list[str] = field(default_factory=list)
+    port: int = 0
+
+    def start(self) -> Self:
+        command = [sys.executable, "-m", "atldiff.cli", "serve", "--port", "0", "--data", str(self.data)]
+        self.process = subprocess.Popen([*command, *self.arguments], stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r"serving on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+                break
+        threading.Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
+        deadline = time.monotonic() + START_S
+        while self.get("/health").status != 200:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.1)
+        return self
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    @property
+    def children(self) -> list[int]:
+        """Process numbers of the workers: those for videos are started after that for checks."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        found = " ".join((task / "children").read_text() for task in tasks)
+        return sorted(pid for pid in map(int, found.split()) if b"spawn_main" in cmdline(pid))
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.request("GET", path, None, headers)
+
+    def post(self, path: str = "/v1/videos", **parts: bytes | str) -> Reply:
+        body, kind = form(parts)
+        return self.request("POST", path, body, {"Content-Type": kind})
+
+    def wait(self, job_id: str, *states: str, timeout_s: float = 60) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while (job := self.get(f"/v1/videos/{job_id}").json())["state"] not in states:
+            assert time.monotonic() < deadline, job
+            time.sleep(0.05)
+        return job
+
+
+@contextlib.contextmanager
+def running(data: Path, *arguments: str) -> Iterator[Server]:
+    server = Server(data, list(arguments)).start()
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def cmdline(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def form(parts: Mapping[str, bytes | str], boundary: str = "") -> tuple[bytes, str]:
+    """A multipart body and its content type; bytes are sent as files, texts as fields."""
+    boundary = boundary or secrets.token_hex(16)
+    body = b""
+    for name, value in parts.items():
+        file = '; filename="../../etc/passwd"' if isinstance(value, bytes) else ""
+        content = value if isinstance(value, bytes) else value.encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

@@ -1,0 +1,242 @@
+"""Parts of the service by themselves: tokens, settings, the store, the description of the API."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+
+from atldiff.cli import serve as verb
+from atldiff.errors import InputError, OutputError
+from atldiff.serve.guard import Guard
+from atldiff.serve.jobs import JobQueue
+from atldiff.serve.metrics import Metrics
+from atldiff.serve.problems import Problem, problem_of
+from atldiff.serve.processes import WorkerSetup
+from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
+from atldiff.serve.store import DONE, FAILED, FINAL, PORTRAIT, SPEECH, VIDEO, Job, JobStore
+
+TOKEN = "0123456789abcdef"
+
+
+def status_of(settings: ServeSettings, path: str = "/metrics", kind: str = "http", **headers: str) -> int:
+    """What a request gets that passes the guard to an application that answers 200, or accepts the socket."""
+    sent = []
+
+    async def app(scope, receive, send) -> None:
+        answer = {"type": "http.response.start", "status": 200, "headers": []}
+        await send({"type": "websocket.accept"} if kind == "websocket" else answer)
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    scope = {"type": kind, "method": "GET", "path": path, "headers": [(b"host", b"localhost:80"), *pairs]}
+    asyncio.run(Guard(app, settings, Metrics())(scope, receive, send))
+    return sent[0].get("status", 101 if sent[0]["type"] == "websocket.accept" else 403)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ({}, 401),
+        ({"authorization": TOKEN}, 401),
+        ({"authorization": f"Basic {TOKEN}"}, 401),
+        ({"authorization": "Bearer"}, 401),
+        ({"authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ({"authorization": f"Bearer {TOKEN}0"}, 401),
+        ({"authorization": "Bearer \xff\xfe"}, 401),
+        ({"authorization": f"Bearer {TOKEN}"}, 200),
+        ({"authorization": f"bearer  {TOKEN[::-1]}"}, 200),
+    ],
+)
+def test_tokens_let_in(tmp_path, header, status) -> None:
+    settings = ServeSettings(tmp_path, tokens=(TOKEN, TOKEN[::-1]))
+    assert status_of(settings, **header) == status
+    assert status_of(settings, "/health", **header) == 200
+
+
+def test_a_browser_names_the_token_beside_the_subprotocol(tmp_path) -> None:
+    settings = ServeSettings(tmp_path, tokens=(TOKEN,))
+    assert status_of(settings, "/v1/live", "websocket", sec_websocket_protocol=f"atldiff.live, bearer.{TOKEN}") == 101
+    assert status_of(settings, "/v1/live", "websocket", sec_websocket_protocol="atldiff.live, bearer.x") == 403
+    assert status_of(settings, "/v1/live", "websocket") == 403
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"queue": -1}, "queue is -1"),
+        ({"keep_s": float("inf")}, "keep_s is inf"),
+        ({"job_timeout_s": float("nan")}, "job_timeout_s is nan"),
+        ({"tokens": ("short",)}, "token is too short"),
+        ({"tokens": ("é" * 20,)}, "token is too short or not plain"),
+    ],
+)
+def test_settings_are_checked(tmp_path, change, words) -> None:
+    with pytest.raises(InputError, match=words):
+        ServeSettings(tmp_path, **change)
+
+
+def test_tokens_come_from_a_file_and_the_environment(tmp_path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(f"{TOKEN}\n\n  second-token-here  \n")
+    assert read_tokens(path, "third, fourth,") == ("third", "fourth", TOKEN, "second-token-here")
+    assert read_tokens(None, "") == ()
+    path.write_text("\n")
+    with pytest.raises(InputError, match="is empty"):
+        read_tokens(path, "")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_tokens(tmp_path / "none", "")
+
+
+def add_job(store: JobStore, video: bytes | None) -> str:
+    """A job that has ended: done with a video, or failed without."""
+    with store.new_folder() as job_id:
+        (store.job_folder(job_id) / PORTRAIT).write_bytes(b"a face")
+        store.add(job_id, {"fps": 5.0})
+    if video is None:
+        store.finish(job_id, Problem(422, "no face", "portrait"))
+    else:
+        (store.job_folder(job_id) / VIDEO).write_bytes(video)
+        store.finish(job_id, {"frames": 1})
+    return job_id
+
+
+def test_jobs_expire(tmp_path) -> None:
+    store = JobStore(tmp_path / "data", keep_s=0.5)
+    done, failed = add_job(store, b"video"), add_job(store, None)
+    states = [job.state for job in map(store.get, (done, failed)) if job is not None]
+    assert states == [DONE, FAILED]
+    assert [path.name for path in store.job_folder(done).iterdir()] == [VIDEO]
+    assert store.remove_expired() == 0
+    time.sleep(0.6)
+    assert (store.get(done), store.get(failed)) == (None, None)
+    assert store.remove_expired() == 2
+    assert list((tmp_path / "data" / "jobs").iterdir()) == []
+    store.close()
+
+
+def test_a_new_process_finds_what_was_finished_and_mends_the_rest(tmp_path) -> None:
+    store = JobStore(tmp_path, keep_s=60)
+    done, lost = add_job(store, b"video"), add_job(store, b"video")
+    (store.job_folder(lost) / VIDEO).unlink()
+    with store.new_folder() as unfinished:
+        store.add(unfinished, {})
+    store.start(unfinished)
+    with store.new_folder() as abandoned:
+        pass
+    assert not store.job_folder(abandoned).exists()
+    (tmp_path / "jobs" / "stray").mkdir()
+    with pytest.raises(InputError, match="another service works in"):
+        JobStore(tmp_path, keep_s=60)
+    store.close()
+    store = JobStore(tmp_path, keep_s=60)
+    jobs = [store.get(job_id) for job_id in (done, lost, unfinished, "../" + done, "x" * 22)]
+    assert [None if job is None else job.state for job in jobs] == [DONE, None, FAILED, None, None]
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {done, unfinished}
+    store.close()
+    assert all((path.stat().st_mode & 0o077) == 0 for path in (tmp_path, tmp_path / "jobs" / done))
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot work in"):
+        JobStore(tmp_path / "file", keep_s=60)
+
+
+def test_errors_of_workers_become_problems_without_paths() -> None:
+    folder = Path("/srv/data/jobs/x")
+    told = problem_of(InputError(f"{folder / PORTRAIT} is empty"), "portrait", {folder / PORTRAIT: "the portrait"})
+    assert (told.status, told.field, told.detail) == (422, "portrait", "the portrait is empty")
+    assert problem_of(OutputError("disk full")).status == 507
+    assert problem_of(MemoryError()).detail == "the work needed more memory than there is"
+    fault = problem_of(ZeroDivisionError("secret"))
+    assert (fault.status, "secret" in fault.detail + fault.log) == (500, False)
+
+
+def test_the_command_line_becomes_settings(tmp_path, monkeypatch) -> None:
+    seen = {}
+    monkeypatch.setattr("atldiff.serve.server.run_server", lambda *given: seen.update(zip("shp", given, strict=True)))
+    monkeypatch.setenv(verb.TOKENS_VARIABLE, TOKEN)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    verb.add_arguments(parser)
+    verb.run(parser.parse_args(["--data", str(tmp_path), "--max-upload", "1", "--allow-host", "Studio.example"]))
+    settings = seen["s"]
+    assert (settings.max_upload_bytes, settings.tokens, settings.device) == (2**20, (TOKEN,), "cpu")
+    assert settings.allowed_hosts == ("localhost", "127.0.0.1", "[::1]", "127.0.0.1", "studio.example")
+    assert (seen["h"], seen["p"]) == ("127.0.0.1", 8000)
+    with pytest.raises(InputError, match="no model 'nowhere'"):
+        verb.run(parser.parse_args(["--model", "nowhere"]))
+    assert default_data_folder().parts[-2:] == ("atldiff", "serve")
+    assert os.environ[verb.TOKENS_VARIABLE] == TOKEN
+
+
+@contextlib.contextmanager
+def queue(folder: Path, model: str, **changes: float) -> Iterator[tuple[JobQueue, JobStore]]:
+    settings = ServeSettings(folder, model=model, device="cpu", queue=2, **changes)
+    store, setup = JobStore(folder, keep_s=60), WorkerSetup(model, "cpu", 1, 60.0, 10**7, None)
+    jobs = JobQueue(settings, store, setup, Metrics())
+    jobs.start()
+    try:
+        yield jobs, store
+    finally:
+        jobs.stop()
+        store.close()
+
+
+def ended(jobs: JobQueue, job_id: str) -> Job:
+    """The job when it is done or has failed."""
+    changed = threading.Event()
+    with jobs.listening(job_id, changed.set):
+        while (job := jobs.get(job_id)) is not None and job.state not in FINAL:
+            changed.clear()
+            assert changed.wait(60)
+    assert job is not None
+    return job
+
+
+def test_a_job_that_takes_too_long_is_stopped(tmp_path, tiny_model, portrait, speech) -> None:
+    with queue(tmp_path, str(tiny_model), job_timeout_s=1.5) as (jobs, store):
+        with jobs.place() as job_id:
+            shutil.copy(portrait, store.job_folder(job_id) / PORTRAIT)
+            shutil.copy(speech, store.job_folder(job_id) / SPEECH)
+            jobs.submit(job_id, {"fps": 120.0, "steps": 64})
+        job = ended(jobs, job_id)
+        assert (job.state, job.problem and job.problem["status"]) == (FAILED, 504)
+        with jobs.place() as waiting:
+            jobs.submit(waiting, {})
+        assert jobs.delete(waiting)
+        assert jobs.get(waiting) is None
+
+
+def test_where_no_worker_can_start_nothing_waits_for_ever(tmp_path) -> None:
+    with queue(tmp_path, str(tmp_path / "nowhere")) as (jobs, _):
+        with jobs.place() as job_id:
+            jobs.submit(job_id, {})
+        job = ended(jobs, job_id)
+        assert (job.state, job.problem and job.problem["status"]) == (FAILED, 503)
+        assert jobs.fault is not None
+        assert "no model" in str(jobs.fault)
+        with pytest.raises(Problem, match="no worker process can start"), jobs.place():
+            pass
+
+
+def test_the_service_itself_loads_no_model_code() -> None:
+    code = "import sys, atldiff.serve.server; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
