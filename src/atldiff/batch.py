@@ -1,6 +1,5 @@
 """Many videos from one table of jobs, side by side, resumable; one bad job never stops the rest."""
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -16,6 +15,7 @@ from typing import Any
 
 import atldiff
 from atldiff.errors import ATLDiffError, InputError, OutputError
+from atldiff.locks import hold_lock
 from atldiff.options import GenerationOptions
 from atldiff.serialization import write_atomically, write_json
 from atldiff.workers import processors, run_apart
@@ -124,7 +124,9 @@ def run_batch(
     jobs = read_jobs(table, folder, str(model), device)
     try:
         (folder / RECORDS_NAME).mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with hold_lock(
+            folder / RECORDS_NAME / _LOCK_NAME, f"another batch works in {folder}; expected it to end first"
+        ):
             _remove_leftovers(jobs)
             return _run(jobs, folder, workers, ray_address, progress)
     except OSError as error:
@@ -358,20 +360,6 @@ def _write_report(folder: Path, results: Sequence[JobResult]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / CSV_REPORT, table.getvalue().encode())
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends; systems without such locks go without."""
-    with (folder / RECORDS_NAME / _LOCK_NAME).open("w") as stream:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another batch works in {folder}; expected it to end first") from error
-        yield
 
 
 def _remove_leftovers(jobs: Sequence[Job]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from atldiff.data.prepared import INDEX_NAME, PARTS_NAME, SHARDS_NAME
 from atldiff.errors import InputError
+from atldiff.locks import hold_lock
 from atldiff.serialization import write_json
 
 CARD_NAME = "README.md"
@@ -54,26 +55,12 @@ def workplace(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """
     parts = folder / PARTS_NAME
     parts.mkdir(parents=True, exist_ok=True)
-    with _lock(parts / _LOCK_NAME, folder):
+    with hold_lock(parts / _LOCK_NAME, f"another process is preparing {folder}; expected it to end first"):
         remove_leftovers(folder)
         write_json(parts / _SETTINGS_NAME, settings)
         yield
     parts.replace(folder / _OLD_PARTS_NAME)
     shutil.rmtree(folder / _OLD_PARTS_NAME)
-
-
-@contextlib.contextmanager
-def _lock(path: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends; systems without such locks go without."""
-    with path.open("w") as stream:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another process is preparing {folder}; expected it to end first") from error
-        yield
 
 
 def remove_leftovers(folder: Path) -> None:
