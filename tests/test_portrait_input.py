@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 from skimage import data
 
 from atldiff.errors import FaceError, InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import MAX_SIDE, load_portrait, portrait_from_video, select_face
-from atldiff.face.topology import MOUTH
+from atldiff.face.topology import MOUTH, NOSE_TIP, interocular_distance
+from atldiff.warp import thin_plate_flow, warp
 from media_files import sine, write_sound, write_video
 
 QUADRANTS = np.zeros((48, 64, 3), dtype=np.uint8)
@@ -332,3 +334,27 @@ def test_a_picture_with_a_bomb_in_its_text_is_refused(tmp_path: Path) -> None:
     bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"zTXt", text) + chunk(b"IEND", b""))
     with pytest.raises(InputError, match=r"bomb\.png cannot be read as a picture"):
         load_portrait(bomb)
+
+
+def test_a_head_that_is_turned_aside_is_warned_of(astronaut, detector, caplog):
+    """Half a face made narrow is what a head that is turned aside looks like to the camera."""
+    landmarks, _ = select_face(astronaut, detector)
+    assert not caplog.records
+    middle = round(float(landmarks[NOSE_TIP, 0]))
+    halves = [Image.fromarray(half) for half in (astronaut[:, :middle], astronaut[:, middle:])]
+    narrow = halves[1].resize((halves[1].width * 2 // 5, halves[1].height))
+    select_face(np.concatenate([np.asarray(halves[0]), np.asarray(narrow)], axis=1), detector)
+    assert "turned aside" in caplog.text
+
+
+def test_a_wide_open_mouth_is_warned_of(astronaut, detector, caplog):
+    landmarks, _ = select_face(astronaut, detector)
+    parted = landmarks.copy()
+    parted[[55, 56, 57, 58, 59, 65, 66, 67, *range(5, 12)], 1] += 0.2 * interocular_distance(landmarks)
+    corner = landmarks.mean(axis=0) - 100
+    crop = astronaut[int(corner[1]) : int(corner[1]) + 200, int(corner[0]) : int(corner[0]) + 200]
+    own, target = (torch.from_numpy(points - corner.astype(int))[None].float() for points in (landmarks, parted))
+    picture = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
+    bent = warp(picture, thin_plate_flow(own, target, 200), 200)[0].permute(1, 2, 0)
+    select_face((bent.numpy() * 255).astype(np.uint8), detector)
+    assert "wide open" in caplog.text

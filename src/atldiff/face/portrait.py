@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from atldiff.errors import FaceError, InputError
-from atldiff.face.topology import JAW, MOUTH
+from atldiff.face.topology import JAW, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, mouth_opening
 from atldiff.media import existing_file, open_media
 
 MAX_SIDE = 4096
@@ -21,6 +21,12 @@ MAX_SIDE = 4096
 
 MIN_FACE_SIZE = 48
 """Smallest usable face in pixels, along the longer side of its landmarks' bounding box."""
+
+FRONTAL = (0.35, 0.65)
+"""Where the tip of the nose lies between the outer eye corners (0 and 1) of a face that is not turned too far."""
+
+MOST_OPEN = 0.19
+"""Mouth opening, in eye distances, of a portrait whose mouth is wide open."""
 
 BACKGROUND = (128, 128, 128)
 """What shows through where a picture is transparent: a neutral mid-grey."""
@@ -135,6 +141,7 @@ def select_face(
     if size < minimum:
         raise FaceError(f"the face is {size:.0f} pixels large; expected at least {minimum:g}")
     _check_inside(face, image)
+    _warn_of_pose(face)
     return face, len(faces)
 
 
@@ -145,6 +152,17 @@ def _check_inside(face: np.ndarray, image: np.ndarray) -> None:
         raise FaceError(f"the face's mouth reaches beyond the picture ({width}×{height}); expected a whole mouth")
     if outside[JAW].any():
         _log.warning("the face reaches beyond the picture; what is missing is made up from the picture's edge")
+
+
+def _warn_of_pose(face: np.ndarray) -> None:
+    """Tell of what the training clips hardly had: heads turned aside and portraits with a wide open mouth."""
+    right, left = face[list(OUTER_EYE_CORNERS)]
+    across = left - right
+    place = float((face[NOSE_TIP] - right) @ across / max(float(across @ across), 1e-6))
+    if not FRONTAL[0] <= place <= FRONTAL[1]:
+        _log.warning("the head is turned aside; faces towards the camera give better videos")
+    if mouth_opening(face[None])[0] > MOST_OPEN:
+        _log.warning("the portrait's mouth is wide open; a closed mouth gives better videos")
 
 
 def _check_array(array: np.ndarray) -> None:

@@ -15,6 +15,7 @@ INNER_LIPS = slice(60, 68)
 MOUTH = slice(48, 68)
 
 CHIN = 8
+NOSE_TIP = 30
 OUTER_EYE_CORNERS = (36, 45)
 INNER_LIP_PAIRS = ((61, 67), (62, 66), (63, 65))
 """(upper, lower) points of the inner lips that face each other, seen from right to left of the person."""
