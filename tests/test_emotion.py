@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -300,6 +302,15 @@ def test_training_learns_is_seeded_and_reuses_its_features(tmp_path: Path) -> No
     assert (part / "model.safetensors").read_bytes() == weights
     train_emotion(data, run, EmotionTraining(steps=60, batch=16, seed=4), config)
     assert (part / "model.safetensors").read_bytes() != weights
+    held = "with lock_run(Path(sys.argv[1])): print(flush=True), input()"
+    code = f"import sys; from pathlib import Path; from atldiff.training.checkpoint import lock_run\n{held}"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, str(run)], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(InputError, match="in use by another process"):
+            train_emotion(data, run, training, config)
+        other.kill()
 
 
 def test_every_emotion_is_equally_likely_to_be_drawn(tmp_path: Path) -> None:

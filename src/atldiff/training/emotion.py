@@ -21,6 +21,7 @@ from atldiff.speech.emotion import (
 )
 from atldiff.speech.waveform import read_waveform
 from atldiff.speech.whisper import WhisperEncoder
+from atldiff.training.checkpoint import lock_run
 from atldiff.training.settings import Preset
 
 MANIFEST_NAME = "clips.csv"
@@ -205,7 +206,9 @@ def train_emotion(
             and ``metrics.json``, which are those of the weights as stored.
 
     Raises:
-        InputError: the manifest or a recording cannot be used, or a split lacks recordings.
+        InputError: the manifest or a recording cannot be used, a split lacks recordings, or another process works in
+            ``run``.
+        OutputError: ``run`` cannot be written.
     """
     training, config = training or EmotionTraining(), config or EmotionClassifierConfig()
     clips = read_emotion_manifest(data)
@@ -215,15 +218,16 @@ def train_emotion(
             f"the train split of {data} has the emotions {sorted(present)}; "
             f"expected {sorted(config.trained_classes)}, and a val split"
         )
-    pooled = pooled_features(data, clips, config.layer, run / "features.npz")
-    train, val = ([row for row, clip in enumerate(clips) if clip.split == split] for split in ("train", "val"))
-    model = fit(pooled[train], [clips[row] for row in train], training, config)
-    save_part(run / PART_NAME, model, config)
-    load_weights(run / PART_NAME, model)
-    metrics = evaluate(model, pooled[val], [clips[row] for row in val])
-    settings = {"training": dataclasses.asdict(training), "config": dataclasses.asdict(config)}
-    write_json(run / METRICS_NAME, {"emotions": EMOTIONS, "val": metrics, **settings})
-    print(format_metrics(metrics), flush=True)
+    with lock_run(run):
+        pooled = pooled_features(data, clips, config.layer, run / "features.npz")
+        train, val = ([row for row, clip in enumerate(clips) if clip.split == split] for split in ("train", "val"))
+        model = fit(pooled[train], [clips[row] for row in train], training, config)
+        save_part(run / PART_NAME, model, config)
+        load_weights(run / PART_NAME, model)
+        metrics = evaluate(model, pooled[val], [clips[row] for row in val])
+        settings = {"training": dataclasses.asdict(training), "config": dataclasses.asdict(config)}
+        write_json(run / METRICS_NAME, {"emotions": EMOTIONS, "val": metrics, **settings})
+        print(format_metrics(metrics), flush=True)
     return run / PART_NAME
 
 
