@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from atldiff.diffusion import unet as unet_module
 from atldiff.diffusion.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
+from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample, bridge_state, bridge_times
-from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.diffusion.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig
+from atldiff.errors import InputError
 from test_warp import face_like_points
 
 torch.set_num_threads(1)
@@ -100,9 +103,76 @@ def test_clips_of_a_batch_do_not_see_each_other() -> None:
     assert torch.allclose(both[:3], alone, atol=1e-5)
 
 
-def animator(seed: int = 0) -> FaceAnimator:
+@torch.no_grad()
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(4, 8), slice(5, 12), slice(11, 12), slice(0, 12)])
+@pytest.mark.parametrize("clips", [1, 2])
+def test_frames_that_are_kept_alone_are_those_of_the_whole_clip(kept: slice, clips: int) -> None:
+    unet, inputs = awake_unet(), unet_inputs(12 * clips)
+    tokens = unet.encode_identity(torch.rand(clips, 3, 128, 128))
+    whole = unet(**inputs, identity_tokens_BLC=tokens).unflatten(0, (clips, 12))[:, kept].flatten(0, 1)
+    alone = unet(**inputs, identity_tokens_BLC=tokens, kept=kept)
+    assert alone.shape == whole.shape
+    assert (alone - whole).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_frame_hangs_on_as_many_neighbours_as_there_are_temporal_mixes() -> None:
+    unet, inputs = awake_unet(), unet_inputs(13)
+    tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
+    before = unet(**inputs, identity_tokens_BLC=tokens)
+    inputs["maps_NMhw"][6] = 1 - inputs["maps_NMhw"][6]
+    changed = (unet(**inputs, identity_tokens_BLC=tokens) - before).abs().amax(dim=(1, 2, 3)) > 0
+    assert torch.nonzero(changed).flatten().tolist() == list(range(6 - TEMPORAL_MIXES, 7 + TEMPORAL_MIXES))
+    assert HALO_FRAMES >= TEMPORAL_MIXES
+
+
+@pytest.mark.parametrize("pieces", [1, 5, 100])
+def test_pieces_make_no_difference_nor_does_training(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, inputs = awake_unet(), unet_inputs(7)
+    tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
+    learning = unet(**inputs, identity_tokens_BLC=tokens)
+    monkeypatch.setattr(unet_module, "_PIECE_FRAMES", pieces)
+    with torch.no_grad():
+        running = unet(**inputs, identity_tokens_BLC=tokens)
+    inputs["time_N"] = inputs["time_N"].expand(7)
+    each = unet(**inputs, identity_tokens_BLC=tokens)
+    assert (learning - running).abs().max() < 1e-5
+    assert (learning - each).abs().max() < 1e-5
+
+
+def animator(seed: int = 0, steps: int = 1, precision: str = "float32") -> FaceAnimator:
     picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    return FaceAnimator(awake_unet(), picture, face_like_points().numpy(), steps=1, seed=seed)
+    return FaceAnimator(awake_unet(), picture, face_like_points().numpy(), steps, seed, precision)
+
+
+def swaying(count: int) -> np.ndarray:
+    return (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_what_is_kept_of_a_window_is_a_part_of_it(steps: int) -> None:
+    face, landmarks = animator(steps=steps), swaying(12)
+    whole, part = face.animate(landmarks), face.animate(landmarks, slice(5, 40))
+    for name in ("flow_F2GG", "shut_F", "lids_F", "warped_F3SS", "frames_F3SS"):
+        assert (getattr(whole, name)[5:] - getattr(part, name)).abs().max() < 1e-5
+        assert len(getattr(part, name)) == 7
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_bfloat16_is_within_a_level_on_average(steps: int) -> None:
+    exact, rounded = (animator(steps=steps, precision=name).animate(swaying(6)) for name in ("float32", "bfloat16"))
+    assert (exact.frames_F3SS - exact.warped_F3SS).abs().mean() * 255 > 1
+    difference = (exact.frames_F3SS - rounded.frames_F3SS).abs() * 255
+    assert 0 < difference.mean() < 0.5
+
+
+def test_the_precision_is_chosen_for_the_device() -> None:
+    cpu = torch.device("cpu")
+    assert network_type("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert network_type("float32", cpu) == torch.float32
+    assert network_type("bfloat16", cpu) == torch.bfloat16
+    with pytest.raises(InputError, match="half"):
+        network_type("half", cpu)
 
 
 def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:

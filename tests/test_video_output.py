@@ -128,6 +128,18 @@ def test_the_same_frames_make_the_same_bytes(tmp_path):
     assert len(digests) == 1
 
 
+def test_a_frame_is_as_it_was_when_it_was_handed_over(tmp_path):
+    frame = GREY.copy()
+    with VideoWriter(tmp_path / "out.mp4", 64, 48, 25) as writer:
+        for _ in range(30):
+            frame[:] = 128
+            writer.write(frame)
+            frame[:] = 0
+    pictures = [picture.to_ndarray(format="gray") for picture in av.open(tmp_path / "out.mp4").decode(video=0)]
+    assert len(pictures) == 30
+    assert min(picture.min() for picture in pictures) > 100
+
+
 def test_without_speech_there_is_no_sound_track(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", 64, 48, 25) as writer:
         writer.write(GREY)
@@ -162,7 +174,7 @@ def test_an_error_leaves_nothing_and_spares_what_was_there(tmp_path, error, exis
         for seed in range(30):
             writer.write(noise(seed))
         assert not path.exists() or path.read_bytes() == existing
-        assert len(leftovers(tmp_path)) == (2 if existing else 1)
+        assert len(leftovers(tmp_path)) <= (2 if existing else 1)
         raise error
     assert leftovers(tmp_path) == (["out.mp4"] if existing else [])
     assert not existing or path.read_bytes() == existing

@@ -117,9 +117,9 @@ class LiveFace:
             count = min(new.stop - new.start, sound.frames_left(first, self.fps))
             numbers = [number for number in range(first, first + count) if wanted(number)]
             if numbers:
-                faces = self._animator.animate(landmarks)
+                faces = self._animator.animate(landmarks, new)
                 for number in numbers:
-                    place = new.start + number - first
+                    place = number - first
                     (picture,) = self._pictures([faces[place : place + 1]])
                     yield LiveFrame(number, number / self.fps, picture)
             first += count

@@ -14,6 +14,9 @@ AUTO_EMOTION = "auto"
 
 BLINKS: tuple[str, ...] = ("auto", "off")
 
+SAMPLE_FORMATS = {"s16le": "<i2", "f32le": "<f4"}
+"""What live sound comes in, by FFmpeg's name: NumPy's name of it."""
+
 
 class MotionArguments(TypedDict, total=False):
     """The keyword arguments that say how the face moves, where they are handed on."""

@@ -1,9 +1,9 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 import atldiff
-from atldiff.diffusion.animator import FaceAnimator, FaceFrames
-from atldiff.diffusion.loading import UNET_FOLDER, Animator, ImageNetwork, load_image_network, make_animator
+from atldiff.diffusion.animator import FaceAnimator
+from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network, make_animator
+from atldiff.diffusion.precision import network_type
 from atldiff.errors import InputError, ModelError
-from atldiff.face.compose import PortraitComposer
-from atldiff.face.crop import CROP_SIZE, face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import load_portrait, select_face
 from atldiff.landmarks.generator import LandmarkGenerator
@@ -41,6 +40,7 @@ from atldiff.options import (
     MotionArguments,
     OptionArguments,
 )
+from atldiff.scene import Scene, make_scene
 from atldiff.serialization import (
     WEIGHTS_FOLDER,
     load_config,
@@ -126,6 +126,7 @@ class FrameStream:
         frames: how many there will be.
         audio: the speech.
         emotion: the expression on the face.
+        landmarks: (68, 2) of the frame that was given last, in its pixels.
     """
 
     width: int
@@ -134,13 +135,17 @@ class FrameStream:
     frames: int
     audio: Speech
     emotion: str
+    landmarks: np.ndarray = field(init=False, repr=False)
     _pictures: Iterator[np.ndarray] = field(repr=False)
+    _coming: deque[np.ndarray] = field(repr=False)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self._pictures
+    def __iter__(self) -> Self:
+        return self
 
     def __next__(self) -> np.ndarray:
-        return next(self._pictures)
+        picture = next(self._pictures)
+        self.landmarks = self._coming.popleft()
+        return picture
 
 
 class ATLDiffPipeline:
@@ -158,9 +163,12 @@ class ATLDiffPipeline:
         config: PipelineConfig | None = None,
         device: str = "auto",
         streaming: tuple[SpeechEncoder, LandmarkGenerator] | None = None,
+        precision: str = "auto",
     ) -> None:
         self.config = config or PipelineConfig()
         self.device = _choose_device(device)
+        self._precision = precision
+        network_type(precision, self.device)
         self.speech_encoder = speech_encoder.to(self.device).eval()
         self.landmark_generator = landmark_generator.to(self.device).eval()
         self.streaming = streaming and (streaming[0].to(self.device).eval(), streaming[1].to(self.device).eval())
@@ -171,17 +179,21 @@ class ATLDiffPipeline:
         self._notices: dict[Path, str] = {}
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str = "auto") -> Self:
+    def from_pretrained(
+        cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str = "auto", precision: str = "auto"
+    ) -> Self:
         """Load a pipeline.
 
         Args:
             name_or_dir: ``compact``, whose weights are in the package, or a folder that
                 :meth:`save_pretrained` wrote.
             device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``.
+            precision: of the compact image network: ``auto`` (bfloat16 where the device multiplies it by itself),
+                ``float32`` or ``bfloat16``.
 
         Raises:
             ModelError: no such model, or a part of it is missing, corrupt or of the wrong shape.
-            InputError: the device is unknown or not there.
+            InputError: the device is unknown or not there, or the precision is unknown.
         """
         folder = model_folder(name_or_dir)
         index = read_json(folder / INDEX_NAME)
@@ -199,7 +211,7 @@ class ATLDiffPipeline:
         unet = load_image_network(folder)
         classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
         load_weights(folder / "emotion_classifier", classifier)
-        pipeline = cls(encoder, generator, unet, classifier, config, device, streaming)
+        pipeline = cls(encoder, generator, unet, classifier, config, device, streaming, precision)
         pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
         return pipeline
 
@@ -285,9 +297,16 @@ class ATLDiffPipeline:
         landmarks, _ = select_face(picture, self._face_detector(), face)
         options = self._with_heard_emotion(options, audio)
         scene = self._scene(picture, landmarks, options, crop_only)
-        pictures = scene.pictures(scene.animator.stream(self._landmarks(scene.points, audio, options)))
+        coming: deque[np.ndarray] = deque()
+
+        def landmark_blocks() -> Iterator[np.ndarray]:
+            for block in self._landmarks(scene.points, audio, options):
+                coming.extend(scene.place(block))
+                yield block
+
+        pictures = scene.pictures(scene.animator.stream(landmark_blocks()))
         frames = audio.frames_at(options.fps)
-        return FrameStream(scene.width, scene.height, options.fps, frames, audio, options.emotion, pictures)
+        return FrameStream(scene.width, scene.height, options.fps, frames, audio, options.emotion, pictures, coming)
 
     def live(
         self,
@@ -384,7 +403,7 @@ class ATLDiffPipeline:
             (F, 128, 128, 3) uint8.
         """
         steps = self.config.steps if steps is None else steps
-        animator = make_animator(self.unet, identity, identity_landmarks, steps, seed, emotion)
+        animator = make_animator(self.unet, identity, identity_landmarks, steps, seed, emotion, self._precision)
         return np.concatenate([part.to_pictures() for part in animator.stream([landmarks])])
 
     def close(self) -> None:
@@ -434,50 +453,13 @@ class ATLDiffPipeline:
 
     def _scene(
         self, picture: np.ndarray, landmarks: np.ndarray, options: GenerationOptions, crop_only: bool
-    ) -> "_Scene":
-        crop = face_crop(landmarks, CROP_SIZE)
-        points = crop.to_crop(landmarks)
-        animator = make_animator(self.unet, crop.cut(picture), points, options.steps, options.seed, options.emotion)
-        if crop_only:
-            return _Scene(points, animator, CROP_SIZE, CROP_SIZE, _crop_pictures)
-        composer = PortraitComposer(picture, crop, points, self.device)
-        height, width = picture.shape[:2]
-        return _Scene(points, animator, width, height, partial(_whole_pictures, composer=composer))
+    ) -> Scene:
+        return make_scene(self.unet, picture, landmarks, options, crop_only, self._precision)
 
     def _face_detector(self) -> FaceDetector:
         if self._detector is None:
             self._detector = FaceDetector()
         return self._detector
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """A portrait made ready to move.
-
-    Attributes:
-        points: (68, 2) identity landmarks, crop pixels.
-        animator: from landmarks to frames of the face.
-        width, height: of the pictures in pixels.
-        pictures: from those frames to pictures.
-    """
-
-    points: np.ndarray
-    animator: Animator
-    width: int
-    height: int
-    pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]]
-
-
-def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
-    for part in parts:
-        yield from part.to_pictures()
-
-
-def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
-    for part in parts:
-        residuals = part.frames_F3SS - part.warped_F3SS
-        for flow, shut, lids, residual in zip(part.flow_F2GG, part.shut_F, part.lids_F, residuals, strict=True):
-            yield composer.render(flow, shut, lids, residual)
 
 
 def model_folder(name_or_dir: str | Path) -> Path:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+import numpy as np
+
 from atldiff.options import OptionArguments
 from atldiff.signing import SigningIdentity
 from atldiff.video.writer import VideoWriter, check_output
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each step."""
+
+Watch = Callable[[np.ndarray, np.ndarray], None]
+"""Called with each frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def render_video(
     output: str | Path,
     progress: Progress | None = None,
     *,
+    watch: Watch | None = None,
     badge: bool = False,
     identity: SigningIdentity | None = None,
     **options: Unpack[OptionArguments],
@@ -63,6 +69,7 @@ def render_video(
         pipeline: makes the frames.
         output: ends in .mp4; its folder exists.
         progress: called after each frame.
+        watch: sees each frame and its landmarks, without the badge.
         badge, identity: the visible mark and who signs, see :class:`~atldiff.video.writer.VideoWriter`.
         options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
 
@@ -77,6 +84,8 @@ def render_video(
         output, stream.width, stream.height, stream.fps, stream.audio, identity=identity, badge=badge
     ) as writer:
         for done, frame in enumerate(stream, start=1):
+            if watch is not None:
+                watch(frame, stream.landmarks)
             writer.write(frame)
             if progress is not None:
                 progress(done, stream.frames)

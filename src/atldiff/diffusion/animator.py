@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
 
+from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.face.crop import CROP_SIZE
@@ -57,14 +59,22 @@ class FaceAnimator:
         landmarks: (68, 2) its landmarks, crop pixels.
         steps: sampler steps; 0 gives the plain warp of the identity, without the network.
         seed: seeds the noise, which is the same for every frame, so that a face at rest is still.
+        precision: of the network's convolutions, see :func:`atldiff.diffusion.precision.network_type`.
     """
 
     def __init__(
-        self, unet: IdentityDiffusionUNet, identity: np.ndarray, landmarks: np.ndarray, steps: int, seed: int
+        self,
+        unet: IdentityDiffusionUNet,
+        identity: np.ndarray,
+        landmarks: np.ndarray,
+        steps: int,
+        seed: int,
+        precision: str = "auto",
     ) -> None:
         self._unet = unet
         self._steps = steps
         self._device = next(unet.parameters()).device
+        self._type = network_type(precision, self._device)
         self._identity = to_picture(identity).to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
         places, to_image = _crop_places(self._device)
@@ -79,14 +89,15 @@ class FaceAnimator:
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
         for landmarks, part in landmark_windows(blocks, WINDOW_FRAMES, HALO_FRAMES, HALO_FRAMES):
-            yield self.animate(landmarks)[part]
+            yield self.animate(landmarks, part)
 
     @torch.no_grad()
-    def animate(self, landmarks: np.ndarray) -> FaceFrames:
-        """Frames for landmarks (F, 68, 2), all at once."""
+    def animate(self, landmarks: np.ndarray, kept: slice | None = None) -> FaceFrames:
+        """Frames for landmarks (F, 68, 2), all at once; those of ``kept`` alone, if given, the rest lead to them."""
         points = torch.from_numpy(landmarks).float().to(self._device)
+        kept = slice(*(kept or slice(None)).indices(len(points))[:2])
         if self._steps == 0:
-            return warp_alone(self._identity, self._landmarks, points)
+            return warp_alone(self._identity, self._landmarks, points[kept])
         if self._unet.config.warp:
             flow, shut, lids, warped = self._bent(points)
         else:
@@ -96,11 +107,13 @@ class FaceAnimator:
         region = residual_region(points, CROP_SIZE)
         start = guide_noise(warped, noise_mask(points, CROP_SIZE), self._noise, self._unet.config.noise_scale)
 
-        def denoise(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-            return self._unet(state, time, warped, maps, self._tokens, region)
+        def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
+            with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
+                return self._unet(state, time, warped, maps, self._tokens, region, part)
 
-        frames = bridge_sample(denoise, start, self._steps).clamp(0, 1)
-        return FaceFrames(flow, shut, lids, warped, frames)
+        finish = partial(denoise, part=kept)
+        frames = bridge_sample(denoise, start, self._steps, finish).clamp(0, 1)
+        return FaceFrames(flow[kept], shut[kept], lids[kept], warped[kept], frames)
 
     def _bent(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Flow, shares of shut lips and lids, and the identity bent to each frame's landmarks."""

@@ -68,9 +68,18 @@ def load_image_network(folder: Path) -> ImageNetwork:
 
 
 def make_animator(
-    network: ImageNetwork, identity: np.ndarray, landmarks: np.ndarray, steps: int, seed: int, emotion: str
+    network: ImageNetwork,
+    identity: np.ndarray,
+    landmarks: np.ndarray,
+    steps: int,
+    seed: int,
+    emotion: str,
+    precision: str = "auto",
 ) -> Animator:
-    """What moves a face with this network; the compact one learns expressions from landmarks and takes no emotion."""
+    """What moves a face with this network.
+
+    The compact one learns expressions from landmarks and takes no emotion; the paper's is worked out in float32.
+    """
     if isinstance(network, PaperDiffusionUNet):
         return PaperFaceAnimator(network, identity, landmarks, steps, seed, emotion)
-    return FaceAnimator(network, identity, landmarks, steps, seed)
+    return FaceAnimator(network, identity, landmarks, steps, seed, precision)

@@ -15,6 +15,7 @@ guided noise exactly. A step is that of DDIM (Song et al. 2021, eq. 12, η = 0) 
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -36,20 +37,23 @@ def bridge_state(clean: torch.Tensor, start: torch.Tensor, time: torch.Tensor) -
     return (1 - time) * clean + time * start
 
 
-def bridge_sample(denoise: Denoiser, start_FCHW: torch.Tensor, steps: int) -> torch.Tensor:
+def bridge_sample(
+    denoise: Denoiser, start_FCHW: torch.Tensor, steps: int, finish: Denoiser | None = None
+) -> torch.Tensor:
     """Take ``steps`` steps x_s = x̂_0 + (s/t)(x_t − x̂_0) from t = 1 to 0 and return the last x̂_0.
 
     Args:
         denoise: predicts x_0 from (x_t, t).
         start_FCHW: x_1, the guided noise.
         steps: at least 1.
+        finish: takes the place of ``denoise`` in the last step, in which it may leave frames out.
     """
     state = start_FCHW
     times = bridge_times(steps)
-    for time, following in zip(times, [*times[1:], 0.0], strict=True):
+    for time, following in itertools.pairwise(times):
         clean = denoise(state, torch.tensor([time], device=state.device))
         state = clean + (following / time) * (state - clean)
-    return state
+    return (finish or denoise)(state, torch.tensor([times[-1]], device=state.device))
 
 
 @functools.cache

@@ -7,6 +7,7 @@ alone, so the network trained on crops runs on whole frames. Normalisation is ov
 pixel, for the same reason.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,12 @@ from atldiff.guidance import MAP_GROUPS
 
 PATCH = 2
 """Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
+
+TEMPORAL_MIXES = 4
+"""How many times a frame is mixed with its neighbours: a frame hangs on so many frames before and behind it."""
+
+_PIECE_FRAMES = 16
+"""Frames that the finer levels take at a time on a CPU, so that what lies between their layers stays small."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,21 @@ class PixelNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.scale.to(x_NCHW.dtype), self.shift.to(x_NCHW.dtype)
+    def forward(
+        self, x_NCHW: torch.Tensor, gain_NC: torch.Tensor | None = None, shift_NC: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Normalise, then ``gain · x + shift`` where they are given, with a row for all pictures or one for each."""
+        if gain_NC is None or shift_NC is None:
+            return self._normed(x_NCHW, self.scale, self.shift)
+        if len(gain_NC) == 1:
+            shift = torch.addcmul(shift_NC[0], gain_NC[0], self.shift)
+            return self._normed(x_NCHW, gain_NC[0] * self.scale, shift)
+        normed = self._normed(x_NCHW, self.scale, self.shift)
+        return torch.addcmul(shift_NC[:, :, None, None], normed, gain_NC[:, :, None, None])
+
+    @staticmethod
+    def _normed(x_NCHW: torch.Tensor, scale_C: torch.Tensor, shift_C: torch.Tensor) -> torch.Tensor:
+        scale, shift = scale_C.to(x_NCHW.dtype), shift_C.to(x_NCHW.dtype)
         return F.layer_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, shift, 1e-6).permute(0, 3, 1, 2)
 
 
@@ -79,10 +99,10 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.time.weight)
 
     def forward(self, x_NCHW: torch.Tensor, time_NE: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.time(time_NE)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.conv1(F.silu(self.norm1(x_NCHW)))
-        hidden = torch.addcmul(shift, self.norm2(hidden), 1 + scale)
-        return self.skip(x_NCHW) + self.conv2(F.silu(hidden))
+        scale, shift = self.time(time_NE).chunk(2, dim=1)
+        hidden = self.conv1(F.silu(self.norm1(x_NCHW), inplace=True))
+        hidden = self.norm2(hidden, 1 + scale, shift)
+        return self.conv2(F.silu(hidden, inplace=True)).add_(self.skip(x_NCHW))
 
 
 class TemporalMix(nn.Module):
@@ -94,12 +114,20 @@ class TemporalMix(nn.Module):
         self.mix = nn.Conv2d(3 * channels, channels, 1)
         nn.init.zeros_(self.mix.weight)
 
-    def forward(self, x_NCHW: torch.Tensor, frames: int) -> torch.Tensor:
-        clips = self.norm(x_NCHW).unflatten(0, (-1, frames))
-        before = torch.cat([clips[:, :1], clips[:, :-1]], dim=1)
-        after = torch.cat([clips[:, 1:], clips[:, -1:]], dim=1)
-        neighbours = torch.cat([before, clips, after], dim=2).flatten(0, 1)
-        return x_NCHW + self.mix(neighbours.contiguous(memory_format=torch.channels_last))
+    def forward(self, x_NCHW: torch.Tensor, frames: int, kept: slice) -> torch.Tensor:
+        """(B·frames, C, H, W) → the same for the frames ``kept`` of each clip."""
+        height, width = x_NCHW.shape[2:]
+        normed = self.norm(x_NCHW).permute(0, 2, 3, 1).reshape(-1, frames, height * width, x_NCHW.shape[1])
+        parts = [normed[:, max(0, kept.start - 1) : kept.stop + 1]]
+        if kept.start == 0:
+            parts.insert(0, normed[:, :1])
+        if kept.stop == frames:
+            parts.append(normed[:, -1:])
+        around = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        weight = self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
+        mixed = F.conv2d(around.permute(0, 3, 1, 2), weight, self.mix.bias)
+        mixed = mixed.permute(0, 2, 3, 1).unflatten(2, (height, width)).flatten(0, 1).permute(0, 3, 1, 2)
+        return mixed + _frames_of(x_NCHW, frames, kept)
 
 
 class IdentityEncoder(nn.Module):
@@ -190,6 +218,7 @@ class IdentityDiffusionUNet(nn.Module):
         maps_NMhw: torch.Tensor,
         identity_tokens_BLC: torch.Tensor,
         region_N1HW: torch.Tensor,
+        kept: slice | None = None,
     ) -> torch.Tensor:
         """Predict x_0.
 
@@ -200,28 +229,70 @@ class IdentityDiffusionUNet(nn.Module):
             maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity, for ``config.maps``.
             identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
             region_N1HW: (B·F, 1, H, W) where the residual acts.
+            kept: the frames of each clip that are wanted, all if None; the others are worked on as far as those
+                hang on them.
+
+        Returns:
+            (B·K, 3, H, W), K being the number of frames kept.
         """
         frames = noisy_N3HW.shape[0] // identity_tokens_BLC.shape[0]
         time = self._embed_time(time_N).to(noisy_N3HW.dtype)
-        pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
-        stacked = F.pixel_unshuffle(pixels, PATCH)
-        if self.config.maps:
-            stacked = torch.cat([stacked, maps_NMhw], dim=1)
-        fine = self.conv_in(stacked.contiguous(memory_format=torch.channels_last))
-        fine = self.fine_in(fine, time)
-        middle = self.middle_in(self.down_middle(fine), time)
-        middle = self.middle_in_time(middle, frames)
+        maps = [maps_NMhw] if self.config.maps else []
+        needed = _needed_frames(kept or slice(0, frames), frames)
+        given = [_frames_of(each, frames, needed[0]) for each in (noisy_N3HW, warped_N3HW, *maps)]
+        fine, middle = self._in_pieces(self._enter, time, *given)
+        middle = self._mixed(self.middle_in_time, middle, needed[:2])
         coarse = self.coarse_in(self.down_coarse(middle), time)
-        coarse = self.coarse_in_time(coarse, frames)
-        coarse = self.attention(coarse, identity_tokens_BLC, frames)
-        coarse = self.coarse_out_time(self.coarse_out(coarse, time), frames)
+        coarse = self._mixed(self.coarse_in_time, coarse, needed[1:3])
+        coarse = self.attention(coarse, identity_tokens_BLC, _length(needed[2]))
+        coarse = self._mixed(self.coarse_out_time, self.coarse_out(coarse, time), needed[2:4])
+        middle = _frames_of(middle, _length(needed[1]), _within(needed[3], needed[1]))
         up = F.interpolate(self.up_middle(coarse), scale_factor=2.0, mode="nearest")
         middle = self.middle_out(torch.cat([middle, up], dim=1), time)
-        middle = self.middle_out_time(middle, frames)
-        up = F.interpolate(self.up_fine(middle), scale_factor=2.0, mode="nearest")
-        fine = self.fine_out(torch.cat([fine, up], dim=1), time)
-        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine))), PATCH)
-        return warped_N3HW + region_N1HW * residual.float()
+        middle = self._mixed(self.middle_out_time, middle, needed[3:])
+        fine = _frames_of(fine, _length(needed[0]), _within(needed[4], needed[0]))
+        warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N1HW))
+        (made,) = self._in_pieces(self._leave, time, fine, middle, warped, region)
+        return made
+
+    def _enter(
+        self, time_NE: torch.Tensor, noisy_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, *maps_NMhw: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the finest level and the one below it make of the frames, each for itself."""
+        pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
+        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1)
+        fine = self.fine_in(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)), time_NE)
+        return fine, self.middle_in(self.down_middle(fine), time_NE)
+
+    def _leave(
+        self,
+        time_NE: torch.Tensor,
+        fine_NCHW: torch.Tensor,
+        middle_NCHW: torch.Tensor,
+        warped_N3HW: torch.Tensor,
+        region_N1HW: torch.Tensor,
+    ) -> tuple[torch.Tensor]:
+        """From the levels to x_0, each frame for itself."""
+        up = F.interpolate(self.up_fine(middle_NCHW), scale_factor=2.0, mode="nearest")
+        fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
+        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH)
+        return (torch.addcmul(warped_N3HW, region_N1HW, residual.float()),)
+
+    def _in_pieces(
+        self, stage: Callable[..., tuple[torch.Tensor, ...]], time_NE: torch.Tensor, *given_N: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """A stage that works on each picture for itself, for a few pictures at a time where that is quicker."""
+        if torch.is_grad_enabled() or given_N[0].device.type != "cpu" or len(time_NE) > 1:
+            return stage(time_NE, *given_N)
+        pieces = zip(*(each.split(_PIECE_FRAMES) for each in given_N), strict=True)
+        made = [stage(time_NE, *piece) for piece in pieces]
+        return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
+
+    @staticmethod
+    def _mixed(mix: TemporalMix, x_NCHW: torch.Tensor, needed: list[slice]) -> torch.Tensor:
+        """From the frames needed before a mix to those needed behind it."""
+        before, behind = needed
+        return mix(x_NCHW, _length(before), _within(behind, before))
 
     def _embed_time(self, time_N: torch.Tensor) -> torch.Tensor:
         """Sinusoidal embedding of t (Vaswani et al. 2017, section 3.5) through two layers."""
@@ -229,3 +300,22 @@ class IdentityDiffusionUNet(nn.Module):
         rates = torch.exp(torch.arange(half, device=time_N.device) * (-6.0 / half))
         angles = 100.0 * time_N.float()[:, None] * rates
         return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+
+
+def _needed_frames(kept: slice, frames: int) -> list[slice]:
+    """The frames of a clip that the network has to work on before each temporal mix, and behind the last."""
+    reaches = range(TEMPORAL_MIXES, -1, -1)
+    return [slice(max(0, kept.start - reach), min(frames, kept.stop + reach)) for reach in reaches]
+
+
+def _frames_of(x_N: torch.Tensor, frames: int, part: slice) -> torch.Tensor:
+    """The frames ``part`` of each clip of ``frames``, (B·frames, …) → (B·K, …)."""
+    return x_N.unflatten(0, (-1, frames))[:, part].flatten(0, 1)
+
+
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start

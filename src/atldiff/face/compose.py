@@ -4,6 +4,8 @@ The portrait's own pixels are moved by the flow, so what the network did not cha
 portrait; the network's residual is added on top. Flow and residual fade to zero at the crop's border: no seam.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,10 @@ from atldiff.face.lips import shut_lips
 
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
+
+
+_PIECE_VALUES = 1 << 19
+"""Values of the crop's part of the portrait that are worked on at a time."""
 
 
 class PortraitComposer:
@@ -50,37 +56,54 @@ class PortraitComposer:
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(
-        self, flow_2GG: torch.Tensor, shut: torch.Tensor, lids: torch.Tensor, residual_3SS: torch.Tensor
-    ) -> np.ndarray:
-        """One frame.
+        self, flow_F2GG: torch.Tensor, shut_F: torch.Tensor, lids_F: torch.Tensor, residual_F3SS: torch.Tensor
+    ) -> Iterator[np.ndarray]:
+        """Whole frames, made a few at a time.
 
         Args:
-            flow_2GG: backward flow in crop pixels, zero on the border.
-            shut: () how far to draw from the portrait with its lips together, 0 to 1.
-            lids: () how far to draw the upper eyelids down, 0 to 1.
-            residual_3SS: what the network adds to the warped crop, pictures in [0, 1].
+            flow_F2GG: backward flow in crop pixels, zero on the border.
+            shut_F: how far to draw from the portrait with its lips together, 0 to 1.
+            lids_F: how far to draw the upper eyelids down, 0 to 1.
+            residual_F3SS: what the network adds to the warped crop, pictures in [0, 1].
 
-        Returns:
+        Yields:
             (H, W, 3) uint8; outside the crop the portrait itself.
         """
-        flow = _sample(flow_2GG, self._crop_places, padding="border")
-        region = torch.lerp(self._region, self._shut_region, shut) if shut > 0 else self._region
-        if lids > 0:
-            region = self._lids.draw(region, lids)
-        flow = torch.where(self._fade > 0, flow, 0.0)
-        moved = _sample(region, self._base + flow.permute(1, 2, 0) @ self._turn, padding="border")
-        added = self._fade * _sample(residual_3SS, self._crop_places, padding="zeros")
-        pixels = ((moved + added) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        frame = self._portrait.copy()
         left, top, right, bottom = self._box
-        frame[top:bottom, left:right] = pixels
-        return frame
+        count = max(1, _PIECE_VALUES // (3 * (right - left) * (bottom - top)))
+        for piece in zip(*(each.split(count) for each in (flow_F2GG, shut_F, lids_F, residual_F3SS)), strict=True):
+            for pixels in self._pixels(*piece):
+                frame = self._portrait.copy()
+                frame[top:bottom, left:right] = pixels
+                yield frame
+
+    def _pixels(
+        self, flow_F2GG: torch.Tensor, shut_F: torch.Tensor, lids_F: torch.Tensor, residual_F3SS: torch.Tensor
+    ) -> np.ndarray:
+        """What lies in the box, (F, h, w, 3) uint8."""
+        flow = _sample(flow_F2GG, self._crop_places, padding="border")
+        flow = torch.where(self._fade > 0, flow, 0.0)
+        places = self._base + flow.permute(0, 2, 3, 1) @ self._turn
+        moved = _sample(self._drawn(shut_F, lids_F), places, padding="border")
+        added = _sample(residual_F3SS, self._crop_places, padding="zeros").mul_(self._fade)
+        levels = moved.add_(added).mul_(255).round_().clamp_(0, 255)
+        return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
+
+    def _drawn(self, shut_F: torch.Tensor, lids_F: torch.Tensor) -> torch.Tensor:
+        """The box of the portrait with lips and lids as each frame wants them, (F, 3, h, w)."""
+        frames = len(shut_F)
+        if not (shut_F > 0).any() and not (lids_F > 0).any():
+            return self._region.expand(frames, -1, -1, -1)
+        drawn = torch.lerp(self._region, self._shut_region, shut_F[:, None, None, None])
+        for frame in torch.nonzero(lids_F).flatten():
+            drawn[frame] = self._lids.draw(drawn[frame], lids_F[frame])
+        return drawn
 
 
-def _sample(image_CHW: torch.Tensor, places_HW2: torch.Tensor, padding: str) -> torch.Tensor:
-    return F.grid_sample(
-        image_CHW[None], places_HW2[None], mode="bilinear", padding_mode=padding, align_corners=False
-    )[0]
+def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str) -> torch.Tensor:
+    """Read pictures at the same places, (H, W, 2), or each at its own, (F, H, W, 2)."""
+    places = places_HW2.expand(len(image_FCHW), -1, -1, -1)
+    return F.grid_sample(image_FCHW, places, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _covered_box(portrait: np.ndarray, crop: FaceCrop) -> tuple[int, int, int, int]:

@@ -16,18 +16,23 @@ from av.audio.frame import AudioFrame
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from atldiff.errors import InputError, OutputError
 from atldiff.media import frame_rate
 from atldiff.provenance import MARK_METADATA, check_identity, sign_mp4
 from atldiff.signing import SigningIdentity, default_identity
 from atldiff.speech.waveform import Speech
+from atldiff.video.background import Background
 from atldiff.video.badge import Badge
 
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18", "profile": "high"}
 _ENCODER_THREADS = 4
 """Fixed, so that a file's bytes do not depend on the number of processors."""
+
+_WAITING_BYTES = 64 << 20
+_WAITING_FRAMES = 48
+"""So much waits at most to be encoded: a window of frames, and less of large ones."""
 
 _AUDIO_BITS_PER_S = 160_000
 _AUDIO_BITS_PER_SAMPLE = 6
@@ -65,9 +70,11 @@ class VideoWriter:
 
     Frame k is shown at k / fps and both tracks start at 0; the sound is as long as the speech. 4:2:0 needs
     even sides: of an odd width or height the last column or row is left out. Memory does not grow with
-    length. The file is marked as synthetic (see :mod:`atldiff.provenance`). It comes into being under a hidden
-    name in the target's folder and, once it is signed, is moved to its own when the ``with`` block ends without an
-    error; otherwise it is removed and an existing file stays. Signing copies the file: for a moment there are two.
+    length. Frames are encoded in a thread of their own: what goes wrong there is raised by a later
+    :meth:`write`, or at the end of the ``with`` block. The file is marked as synthetic (see
+    :mod:`atldiff.provenance`). It comes into being under a hidden name in the target's folder and, once it is
+    signed, is moved to its own when the ``with`` block ends without an error; otherwise it is removed and an
+    existing file stays. Signing copies the file: for a moment there are two.
 
     Args:
         path: ends in .mp4.
@@ -113,11 +120,15 @@ class VideoWriter:
         )
         self._speech = speech
         self._container: OutputContainer | None = None
+        self._encoding: Background[tuple[int, np.ndarray]] | None = None
+        self._reformatter = VideoReformatter()
 
     def __enter__(self) -> Self:
         try:
             with self._reporting():
                 self._open()
+            room = max(2, min(_WAITING_FRAMES, _WAITING_BYTES // (3 * self.width * self.height)))
+            self._encoding = Background(self._encode, room, "atldiff-encode")
         except BaseException:
             self._abandon()
             raise
@@ -138,19 +149,28 @@ class VideoWriter:
             raise InputError(
                 f"got a frame of {frame.shape} {frame.dtype}; expected ({self.height}, {self.width}, 3) uint8"
             )
-        if self._container is None:
+        if self._encoding is None:
             raise OutputError(f"{self.path} is not open for writing; use the writer in a with block")
-        even = np.ascontiguousarray(frame[: self.height // 2 * 2, : self.width // 2 * 2])
+        self._encoding.put((self.num_frames, frame[: self.height // 2 * 2, : self.width // 2 * 2].copy()))
+        self.num_frames += 1
+
+    def _encode(self, numbered: tuple[int, np.ndarray]) -> None:
+        """Write one frame, with even sides, and the sound up to its end."""
+        number, even = numbered
         if self._badge is not None:
             even = self._badge.draw(even)
-        picture = VideoFrame.from_ndarray(even, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        picture = self._reformatter.reformat(
+            VideoFrame.from_ndarray(even, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
         )
-        picture.pts, picture.time_base = self.num_frames, 1 / self.fps
-        self.num_frames += 1
+        picture.pts, picture.time_base = number, 1 / self.fps
         with self._reporting():
+            assert self._container is not None
             self._container.mux(self._video.encode(picture))
-        self._write_sound(until=self.num_frames / self.fps)
+        self._write_sound(until=(number + 1) / self.fps)
 
     def _open(self) -> None:
         self._container = av.open(f"file:{self._temporary}", "w", options={"movflags": "+faststart"})
@@ -193,6 +213,8 @@ class VideoWriter:
     def _finish(self) -> None:
         if not self.num_frames:
             raise OutputError(f"cannot write {self.path}: no frame was written; expected at least one")
+        assert self._encoding is not None
+        self._encoding.finish()
         self._write_sound()
         with self._reporting():
             assert self._container is not None
@@ -208,6 +230,9 @@ class VideoWriter:
 
     def _abandon(self) -> None:
         """Close and remove what is not in place; nothing to do after :meth:`_finish`."""
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.stop()
         container, self._container = self._container, None
         try:
             if container is not None:

@@ -1,0 +1,74 @@
+"""A portrait made ready to move: what turns landmarks into frames of its face, and those into whole pictures."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from atldiff.diffusion.animator import FaceFrames
+from atldiff.diffusion.loading import Animator, ImageNetwork, make_animator
+from atldiff.face.compose import PortraitComposer
+from atldiff.face.crop import CROP_SIZE, face_crop
+from atldiff.options import GenerationOptions
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A portrait made ready to move.
+
+    Attributes:
+        points: (68, 2) identity landmarks, crop pixels.
+        animator: from landmarks to frames of the face.
+        width, height: of the pictures in pixels.
+        pictures: from those frames to pictures.
+        place: from crop pixels to those of the pictures.
+    """
+
+    points: np.ndarray
+    animator: Animator
+    width: int
+    height: int
+    pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]]
+    place: Callable[[np.ndarray], np.ndarray]
+
+
+def make_scene(
+    network: ImageNetwork,
+    picture: np.ndarray,
+    landmarks: np.ndarray,
+    options: GenerationOptions,
+    crop_only: bool,
+    precision: str,
+) -> Scene:
+    """Make a portrait ready.
+
+    Args:
+        network: the image network; the pictures are made on its device.
+        picture: (H, W, 3) uint8.
+        landmarks: (68, 2) of the face in it, pixels.
+        options: steps, seed and emotion.
+        crop_only: the pictures are the face crop, not the whole portrait.
+        precision: of the network, see :func:`atldiff.diffusion.precision.network_type`.
+    """
+    crop = face_crop(landmarks, CROP_SIZE)
+    points = crop.to_crop(landmarks)
+    animator = make_animator(
+        network, crop.cut(picture), points, options.steps, options.seed, options.emotion, precision
+    )
+    if crop_only:
+        return Scene(points, animator, CROP_SIZE, CROP_SIZE, _crop_pictures, np.copy)
+    composer = PortraitComposer(picture, crop, points, next(network.parameters()).device)
+    height, width = picture.shape[:2]
+    return Scene(points, animator, width, height, partial(_whole_pictures, composer=composer), crop.to_picture)
+
+
+def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
+    for part in parts:
+        yield from part.to_pictures()
+
+
+def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
+    for part in parts:
+        residuals = part.frames_F3SS - part.warped_F3SS
+        yield from composer.render(part.flow_F2GG, part.shut_F, part.lids_F, residuals)
