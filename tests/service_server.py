@@ -32,15 +32,16 @@ class Reply:
 
 @dataclass
 class Server:
-    """``atldiff serve`` as a process; :meth:`start` may be called again after its end."""
+    """``atldiff serve``, or another verb, as a process; :meth:`start` may be called again after its end."""
 
     data: Path
     arguments: list[str]
+    verb: str = "serve"
     log: list[str] = field(default_factory=list)
     port: int = 0
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "atldiff.cli", "serve", "--port", "0", "--data", str(self.data)]
+        command = [sys.executable, "-m", "atldiff.cli", self.verb, "--port", "0", "--data", str(self.data)]
         self.process = subprocess.Popen([*command, *self.arguments], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -91,8 +92,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: str) -> Iterator[Server]:
-    server = Server(data, list(arguments)).start()
+def running(data: Path, *arguments: str, verb: str = "serve") -> Iterator[Server]:
+    server = Server(data, list(arguments), verb).start()
     try:
         yield server
     finally:

@@ -1,6 +1,7 @@
 """The mark is in what is written, and what was done to a file afterwards is told."""
 
 import datetime
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from PIL import Image
 
 import atldiff
 from atldiff.cli import main
@@ -42,6 +44,7 @@ from atldiff.provenance import (
 )
 from atldiff.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE, SigningIdentity, own_identity, signing_folder
 from atldiff.speech.waveform import Speech
+from atldiff.video.jpeg import encode_jpeg
 from atldiff.video.writer import VideoWriter
 from media_files import sine, write_video
 
@@ -527,3 +530,13 @@ def test_signing_takes_constant_memory(tmp_path):
     state, grown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split()
     assert state == INTACT
     assert float(grown) < 60, "MiB"
+
+
+def test_a_single_picture_says_that_it_is_synthetic() -> None:
+    picture = np.zeros((40, 60, 3), dtype=np.uint8)
+    picture[:, :30] = (200, 100, 50)
+    with Image.open(io.BytesIO(encode_jpeg(picture, quality=95))) as read:
+        assert DIGITAL_SOURCE_TYPE in read.info["xmp"].decode()
+        assert np.abs(np.asarray(read, dtype=int)[:, :24] - picture[:, :24]).max() < 8
+    with Image.open(io.BytesIO(encode_jpeg(picture, longest=30))) as read:
+        assert read.size == (30, 20)

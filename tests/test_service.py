@@ -104,7 +104,8 @@ def test_a_video_is_made_watched_fetched_and_deleted(server, face, sound) -> Non
     part = server.get(f"/v1/videos/{job_id}/content", Range="bytes=10-19")
     assert (part.status, part.body) == (206, whole.body[10:20])
     assert server.get(f"/v1/videos/{job_id}/content", Range="bytes=99999999-").status == 416
-    assert [path.name for path in (server.data / "jobs" / job_id).iterdir()] == ["video.mp4"]
+    kept = {path.name for path in (server.data / "jobs" / job_id).iterdir()}
+    assert kept == {"video.mp4", "preview.jpg", "landmarks.json"}
 
     assert server.request("DELETE", f"/v1/videos/{job_id}").status == 204
     assert server.request("DELETE", f"/v1/videos/{job_id}").status == 404

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from atldiff import __version__
-from atldiff.cli import assemble, batch, convert, evaluate, generate, live, prepare, serve, train, verify
+from atldiff.cli import assemble, batch, convert, evaluate, generate, live, prepare, serve, studio, train, verify
 from atldiff.errors import InputError
 
 _log = logging.getLogger("atldiff")
@@ -164,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verb(verbs, "batch", batch, "make many videos", [device, common])
     _add_verb(verbs, "verify", verify, "say whether a video is marked as synthetic", [common])
     _add_verb(verbs, "live", live, "turn sound into frames while it is spoken", [device, common])
+    _add_verb(verbs, "studio", studio, "make videos in the browser", [device, common])
     _add_verb(verbs, "serve", serve, "answer requests over HTTP", [device, common])
     _add_verb(verbs, "prepare", prepare, "prepare clips to train on", [common])
     _add_verb(verbs, "train", train, "train a part of the model", [common])

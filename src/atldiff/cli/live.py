@@ -1,7 +1,6 @@
 """``atldiff live``: PCM on standard input, frames on standard output, while it is being spoken."""
 
 import argparse
-import io
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -10,20 +9,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atldiff.cli.common import add_generation_options, generation_options, open_pipeline
 from atldiff.errors import InputError
+from atldiff.options import SAMPLE_FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
 
     from atldiff.live import LiveSession, LiveStats
 
-SAMPLE_FORMATS = {"f32le": "<f4", "s16le": "<i2"}
-"""NumPy's name of each."""
-
 FRAME_FORMATS = ("mjpeg", "rgb24")
 
 _STDIN, _STDOUT = 0, 1
 _LARGEST_READ = 16_384
-_JPEG_QUALITY = 90
 
 _log = logging.getLogger("atldiff")
 
@@ -92,7 +88,9 @@ def _write_frames(
     session: "LiveSession", chunks: Iterator["np.ndarray"], frame_format: str, output: BinaryIO
 ) -> None:
     """Every frame in its place: one that was dropped is the one before it once more."""
-    encode: Callable[[np.ndarray], bytes] = _jpeg if frame_format == "mjpeg" else lambda picture: picture.tobytes()
+    from atldiff.video.jpeg import encode_jpeg
+
+    encode: Callable[[np.ndarray], bytes] = encode_jpeg if frame_format == "mjpeg" else lambda it: it.tobytes()
     written, encoded = 0, b""
     for frame in session.animate(chunks):
         output.write(encoded * (frame.number - written))
@@ -101,14 +99,6 @@ def _write_frames(
         output.flush()
         written = frame.number + 1
     output.write(encoded * (session.stats.frames + session.stats.dropped - written))
-
-
-def _jpeg(picture: "np.ndarray") -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=_JPEG_QUALITY)
-    return stream.getvalue()
 
 
 def _summary(stats: "LiveStats") -> str:

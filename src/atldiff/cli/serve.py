@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from atldiff.errors import InputError, ModelError
 from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings, default_data_folder, read_tokens
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DIR",
         type=Path,
-        help="private folder for the jobs (default: $XDG_STATE_HOME/atldiff/serve)",
+        help="private folder for the jobs (default: one of this verb's own in $XDG_STATE_HOME/atldiff)",
     )
     add("--keep-hours", metavar="X", type=float, default=24.0, help="until a job is removed (default: %(default)g)")
     add(
@@ -48,10 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    serve(arguments, settings_of(arguments, default_data_folder()))
+
+
+def settings_of(arguments: argparse.Namespace, data: Path, studio: bool = False) -> ServeSettings:
+    """The settings that the arguments ask for; the jobs lie in ``data`` unless they say otherwise."""
     memory = arguments.worker_memory
     hosts = [*LOOPBACK_NAMES, arguments.host, *arguments.allow_host]
-    settings = ServeSettings(
-        data=arguments.data or default_data_folder(),
+    return ServeSettings(
+        data=arguments.data or data,
         model=arguments.model or ServeSettings.model,
         device=arguments.device,
         workers=arguments.workers,
@@ -66,7 +72,17 @@ def run(arguments: argparse.Namespace) -> None:
         worker_memory_bytes=None if memory is None else round(memory * 2**20),
         tokens=read_tokens(arguments.token_file, os.environ.get(TOKENS_VARIABLE, "")),
         allowed_hosts=() if _ANY_HOST in hosts else tuple(name.lower() for name in hosts),
+        studio=studio,
     )
+
+
+def serve(arguments: argparse.Namespace, settings: ServeSettings, **more: Any) -> None:
+    """Run the service; ``more`` goes to :func:`atldiff.serve.server.run_server`.
+
+    Raises:
+        InputError: the extra is not installed, or the service cannot start as it was asked to.
+        ModelError: there is no such model.
+    """
     try:
         from atldiff.serve.server import run_server
     except ImportError as error:
@@ -75,4 +91,4 @@ def run(arguments: argparse.Namespace) -> None:
         ) from error
     if arguments.model is not None and not Path(arguments.model).is_dir():
         raise ModelError(f"no model {arguments.model!r}: expected a folder")
-    run_server(settings, arguments.host, arguments.port)
+    run_server(settings, arguments.host, arguments.port, **more)

@@ -22,6 +22,7 @@ from atldiff.serve.routes import router
 from atldiff.serve.schemas import ProblemBody
 from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings
+from atldiff.serve.studio import add_page
 
 _ABOUT = """\
 A portrait and a speech recording in, a video of that person saying it out.
@@ -61,6 +62,8 @@ def create_app(settings: ServeSettings) -> ASGIApp:
     app.state.service = service
     app.include_router(router)
     _add_reference(app, bool(settings.tokens))
+    if settings.studio:
+        add_page(app)
     for kind, handler in (
         (Problem, _on_problem),
         (RequestValidationError, _on_invalid),

@@ -88,10 +88,17 @@ OPTIONS: dict[str, Option] = {
     "crop_only": Option(
         _truth, {"type": "boolean", "default": False, "description": "Give the 128×128 face, not the whole portrait."}
     ),
+    "badge": Option(
+        _truth, {"type": "boolean", "default": False, "description": "Show on every frame that it is AI-generated."}
+    ),
 }
+"""Of a video."""
+
+LIVE_OPTIONS = {name: option for name, option in OPTIONS.items() if name != "badge"}
+"""Of a live session."""
 
 
-def read_options(values: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
     """Options as texts of a form or values of JSON → keyword arguments of the pipeline; what is empty is left out.
 
     Raises:
@@ -101,9 +108,9 @@ def read_options(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if value in ("", None):
             continue
-        option = OPTIONS.get(name)
+        option = known.get(name)
         if option is None:
-            expected = ", ".join(OPTIONS)
+            expected = ", ".join(known)
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown option; expected one of {expected}", name[:80])
         try:
             options[name] = _checked(name, option.read(value))
@@ -118,6 +125,6 @@ def _checked(name: str, value: Any) -> Any:
     if name == "face":
         if not 1 <= value <= 1000:
             raise InputError("expected 1 or more, counted from the left")
-    elif name != "crop_only":
+    elif name not in ("crop_only", "badge"):
         GenerationOptions(**{name: value})
     return value

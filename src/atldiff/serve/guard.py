@@ -14,12 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import MEDIA_TYPE, Problem
 from atldiff.serve.settings import ServeSettings
+from atldiff.serve.studio import is_page
 
 TOKEN_PROTOCOL = "bearer."
 """What the token follows in a WebSocket's list of subprotocols, for browsers, which can set no header there."""
 
 OPEN_PATHS = ("/health",)
-"""Need no token."""
+"""Need no token; nor do the files of the studio's page."""
 
 _DRAIN_S = 10.0
 _HEADERS = {
@@ -71,7 +72,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return Problem(HTTPStatus.FORBIDDEN, "requests from pages of other origins are not taken")
-        if self._settings.tokens and scope["path"] not in OPEN_PATHS and not self._has_token(headers):
+        is_open = scope["path"] in OPEN_PATHS or (self._settings.studio and is_page(scope["path"]))
+        if self._settings.tokens and not is_open and not self._has_token(headers):
             challenge = {"WWW-Authenticate": "Bearer"}
             return Problem(HTTPStatus.UNAUTHORIZED, "a bearer token is needed", headers=challenge)
         return None

@@ -15,14 +15,14 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from atldiff.serve.fields import read_options
+from atldiff.options import SAMPLE_FORMATS
+from atldiff.serve.fields import LIVE_OPTIONS, read_options
 from atldiff.serve.jobs import START_TIMEOUT_S
 from atldiff.serve.live_work import (
     END,
     FAULT,
     FINISH,
     FRAME,
-    SAMPLE_FORMATS,
     SOUND,
     START,
     STARTED,
@@ -246,7 +246,8 @@ class _Session:
             if not rate.is_integer():
                 raise _bad("expected a whole number of Hz", "sample_rate")
             more["sample_rate"] = int(rate)
-        return sample_format, read_options({key: value for key, value in content.items() if key not in more}) | more
+        options = {key: value for key, value in content.items() if key not in more}
+        return sample_format, read_options(options, LIVE_OPTIONS) | more
 
     async def _message(self, kind: str, expected: str, field: str | None = None) -> Any:
         async with asyncio.timeout(_MESSAGE_TIMEOUT_S):

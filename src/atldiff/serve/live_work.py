@@ -2,19 +2,19 @@
 
 import contextlib
 import dataclasses
-import io
 import math
 import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from atldiff.errors import FaceError
+from atldiff.options import SAMPLE_FORMATS
 from atldiff.serve.problems import problem_of
 from atldiff.serve.processes import READY, WorkerSetup
 from atldiff.serve.store import PORTRAIT
+from atldiff.video.jpeg import encode_jpeg
 
 if TYPE_CHECKING:
     from atldiff.live import LiveSession
@@ -28,10 +28,6 @@ STARTED, FRAME, END, FAULT = "started", "frame", "end", "fault"
 The last two end a session; the worker then takes the next.
 """
 
-SAMPLE_FORMATS = {"s16le": "<i2", "f32le": "<f4"}
-"""NumPy's name of each."""
-
-_JPEG_QUALITY = 85
 _LOOK_S = 0.2
 
 
@@ -94,9 +90,7 @@ def _feed(session: "LiveSession", pipe: Connection, sample_type: str, faults: li
 def _send_frames(session: "LiveSession", pipe: Connection, faults: list[BaseException]) -> None:
     try:
         for frame in session:
-            stream = io.BytesIO()
-            Image.fromarray(frame.picture).save(stream, "JPEG", quality=_JPEG_QUALITY)
-            pipe.send((FRAME, (frame.number, frame.time_s, stream.getvalue())))
+            pipe.send((FRAME, (frame.number, frame.time_s, encode_jpeg(frame.picture))))
     except BaseException as error:
         faults.append(error)
         session.close()

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, WebSocket
 from fastapi.concurrency import run_in_threadpool
@@ -16,15 +16,23 @@ import atldiff
 from atldiff.serve.fields import OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
-from atldiff.serve.schemas import Faces, Health, ProblemBody, Video, problems, upload_form
+from atldiff.serve.schemas import Faces, Health, Landmarks, ProblemBody, Video, problems, upload_form
 from atldiff.serve.service import Service
-from atldiff.serve.store import DONE, FINAL, ID_PATTERN, PORTRAIT, SPEECH, VIDEO, Job
+from atldiff.serve.store import DONE, FINAL, ID_PATTERN, LANDMARKS, PORTRAIT, PREVIEW, SPEECH, VIDEO, Job
 from atldiff.serve.uploads import read_upload
 
 _HEARTBEAT_S = 15.0
 _DISCONNECT_LOOK_S = 1.0
 _MP4 = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+_JPEG = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
 _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+
+_OF_A_FILE: dict[int | str, dict[str, Any]] = {416: {"description": "The file has no such range."}} | problems(
+    _400="the range header is malformed",
+    _404="no such job; it may have expired",
+    _409="the job is not done, or has failed",
+    _422="not the number of a job",
+)
 
 JobId = Annotated[str, Path(description="Number of the job, as its creation gave it.", pattern=ID_PATTERN)]
 
@@ -105,22 +113,58 @@ def get_video(request: Request, job_id: JobId) -> Video:
     responses={
         200: {"description": "The whole file.", "content": _MP4},
         206: {"description": "The range that was asked for.", "content": _MP4},
-        416: {"description": "The file has no such range."},
     }
-    | problems(
-        _400="the range header is malformed",
-        _404="no such job; it may have expired",
-        _409="the job is not done, or has failed",
-        _422="not the number of a job",
-    ),
+    | _OF_A_FILE,
 )
 def get_content(request: Request, job_id: JobId) -> FileResponse:
     """The finished video, H.264 and AAC; ranges are served."""
     service = _service(request)
-    job = _job(service, job_id)
-    if job.state != DONE:
-        raise Problem(HTTPStatus.CONFLICT, f"the job is {job.state}; expected a job that is done")
+    _finished(service, job_id)
     return _file(service, job_id)
+
+
+@router.get(
+    "/v1/videos/{job_id}/landmarks",
+    tags=["videos"],
+    summary="The landmarks of the frames",
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The whole file.", "model": Landmarks},
+        206: {"description": "The range that was asked for.", "content": {"application/json": {}}},
+    }
+    | _OF_A_FILE,
+)
+def get_landmarks(request: Request, job_id: JobId) -> FileResponse:
+    """Where the 68 points of the face lie in each frame of a finished video; ranges are served."""
+    service = _service(request)
+    _finished(service, job_id)
+    path = service.store.job_folder(job_id) / LANDMARKS
+    if not path.is_file():
+        raise Problem(HTTPStatus.NOT_FOUND, "this video was made before landmarks were kept")
+    return FileResponse(path, media_type="application/json")
+
+
+@router.get(
+    "/v1/videos/{job_id}/preview",
+    tags=["videos"],
+    summary="The first frame",
+    response_class=Response,
+    responses={200: {"description": "A picture of at most 1024 pixels a side.", "content": _JPEG}}
+    | problems(
+        _404="no such job; it may have expired",
+        _409="no frame is finished yet, or the job has failed",
+        _422="not the number of a job",
+    ),
+)
+def get_preview(request: Request, job_id: JobId) -> Response:
+    """The first frame as a JPEG, as soon as `progress` counts one."""
+    service = _service(request)
+    job = _job(service, job_id)
+    try:
+        picture = (service.store.job_folder(job_id) / PREVIEW).read_bytes()
+    except FileNotFoundError as error:
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {job.state} and has no frame to show") from error
+    return Response(picture, media_type="image/jpeg")
 
 
 @router.delete(
@@ -224,6 +268,12 @@ def _job(service: Service, job_id: str) -> Job:
     if job is None:
         raise _unknown()
     return job
+
+
+def _finished(service: Service, job_id: str) -> None:
+    state = _job(service, job_id).state
+    if state != DONE:
+        raise Problem(HTTPStatus.CONFLICT, f"the job is {state}; expected a job that is done")
 
 
 def _file(service: Service, job_id: str, after: BackgroundTask | None = None) -> FileResponse:

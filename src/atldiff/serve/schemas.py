@@ -93,6 +93,17 @@ class Faces(BaseModel):
     faces: list[Face]
 
 
+class Landmarks(BaseModel):
+    """The landmarks that the frames of a video were made from, in pixels of the frame."""
+
+    width: int = Field(description="Of the frames in pixels, before an odd one loses its last.")
+    height: int
+    fps: float
+    landmarks: list[list[tuple[float, float]]] = Field(
+        description="For each frame the 68 points (x, y) of iBUG 300-W; the first pixel spans 0 to 1."
+    )
+
+
 class Health(BaseModel):
     """Whether videos can be made now."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -22,8 +23,13 @@ _PING_S = 20.0
 _log = logging.getLogger("atldiff")
 
 
-def run_server(settings: ServeSettings, host: str, port: int) -> None:
+def run_server(
+    settings: ServeSettings, host: str, port: int, when_serving: Callable[[int], object] | None = None
+) -> None:
     """Serve until a signal ends it.
+
+    Args:
+        when_serving: called with the port when requests are taken.
 
     Raises:
         InputError: the address cannot be listened on, another service works in the data folder, or it cannot be
@@ -50,7 +56,7 @@ def run_server(settings: ServeSettings, host: str, port: int) -> None:
         timeout_graceful_shutdown=_SHUTDOWN_S,
         h11_max_incomplete_event_size=_LARGEST_HEAD,
     )
-    server = _Server(config)
+    server = _Server(config, when_serving)
     try:
         listener = config.bind_socket()
     except SystemExit as error:
@@ -61,12 +67,18 @@ def run_server(settings: ServeSettings, host: str, port: int) -> None:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, when_serving: Callable[[int], object] | None) -> None:
+        super().__init__(config)
+        self._when_serving = when_serving
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             name, port = listener.getsockname()[:2]
             shown = f"[{name}]" if ":" in name else name
             _log.info("serving on http://%s:%d; docs at /docs", shown, port)
+            if self._when_serving is not None:
+                self._when_serving(port)
 
 
 class PatientProtocol(H11Protocol):

@@ -33,6 +33,7 @@ class ServeSettings:
         tokens: any of these as bearer token gives access; none: no token is needed.
         allowed_hosts: names that requests may call the service by; none: any.
         max_connections: open at once.
+        studio: whether there is a page to use it with.
     """
 
     data: Path
@@ -53,6 +54,7 @@ class ServeSettings:
     tokens: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
     max_connections: int = 256
+    studio: bool = False
 
     def __post_init__(self) -> None:
         positive = ("workers", "max_upload_bytes", "max_pixels", "max_connections")
@@ -66,9 +68,9 @@ class ServeSettings:
             raise InputError(f"a token is too short or not plain; expected {_LEAST_TOKEN} ASCII characters or more")
 
 
-def default_data_folder() -> Path:
-    """``$XDG_STATE_HOME/atldiff/serve``, by default below ``~/.local/state``."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "atldiff" / "serve"
+def default_data_folder(verb: str = "serve") -> Path:
+    """``$XDG_STATE_HOME/atldiff/serve``, by default below ``~/.local/state``; for another verb its own."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "atldiff" / verb
 
 
 def read_tokens(path: Path | None, text: str) -> tuple[str, ...]:

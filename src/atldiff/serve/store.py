@@ -2,26 +2,27 @@
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from atldiff.errors import InputError, OutputError
+from atldiff.errors import OutputError
+from atldiff.locks import hold_lock
 from atldiff.serve.problems import Problem
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 FINAL = (DONE, FAILED)
 
 PORTRAIT, SPEECH, VIDEO = "portrait", "speech", "video.mp4"
+PREVIEW, LANDMARKS = "preview.jpg", "landmarks.json"
 """Names in a job's folder."""
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{22}$"
@@ -81,7 +82,8 @@ class JobStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            self._closing.enter_context(_lock(self.folder))
+            busy = f"another service works in {self.folder}; expected it to end first"
+            self._closing.enter_context(hold_lock(self.folder / "lock", busy))
             self._jobs.mkdir(exist_ok=True)
             self._database = sqlite3.connect(self.folder / "jobs.sqlite", check_same_thread=False)
             self._database.row_factory = sqlite3.Row
@@ -150,11 +152,11 @@ class JobStore:
         self._write("UPDATE jobs SET state = ?, started_at = ? WHERE id = ?", (RUNNING, time.time(), job_id))
 
     def finish(self, job_id: str, outcome: dict[str, Any] | Problem) -> None:
-        """It is done, with a result, or has failed; what was uploaded is removed."""
+        """It is done, with a result, or has failed; what was uploaded is removed, after a failure everything."""
         now = time.time()
         failed = isinstance(outcome, Problem)
         content = json.dumps(outcome.body() if isinstance(outcome, Problem) else outcome)
-        self._remove_uploads(job_id)
+        self._remove_files(job_id, () if failed else (VIDEO, PREVIEW, LANDMARKS))
         self._write(
             f"UPDATE jobs SET state = ?, finished_at = ?, expires_at = ?, {'problem' if failed else 'result'} = ? "
             "WHERE id = ?",
@@ -177,9 +179,9 @@ class JobStore:
             self.remove_folder(row["id"])
         return len(rows)
 
-    def _remove_uploads(self, job_id: str) -> None:
+    def _remove_files(self, job_id: str, kept: Collection[str]) -> None:
         for path in self.job_folder(job_id).glob("*"):
-            if path.name != VIDEO:
+            if path.name not in kept:
                 path.unlink(missing_ok=True)
 
     def _mend(self) -> None:
@@ -204,20 +206,3 @@ class JobStore:
 def stopped_problem() -> Problem:
     """Why a job failed that was not finished when the service ended."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service ended before the video was finished; send it again")
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends; systems without such locks go without."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another service works in {folder}; expected it to end first") from error
-        yield
-    finally:
-        os.close(handle)

@@ -137,6 +137,7 @@ def _make(
     pipeline: Any, folder: Path, options: dict[str, Any], setup: WorkerSetup, pipe: Connection
 ) -> dict[str, Any]:
     from atldiff.render import render_video
+    from atldiff.serve.traces import Traces
 
     due = 0.0
 
@@ -148,7 +149,11 @@ def _make(
             pipe.send((PROGRESS, (done, total)))
 
     speech = open_speech(folder / SPEECH, setup.max_duration_s)
-    report = render_video(pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, **options)
+    with Traces(folder) as traces:
+        report = render_video(
+            pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, watch=traces.add, **options
+        )
+        traces.finish(report.fps)
     return {
         "frames": report.frames,
         "fps": report.fps,

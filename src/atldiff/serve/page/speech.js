@@ -1,0 +1,126 @@
+// The speech: chosen, dropped, recorded or the example.
+
+import { getExample } from "./api.js";
+import { acceptDrops, deviceFault, find, hasDevices, minutes, show, showError } from "./page.js";
+import { SpeechPlayer } from "./player.js";
+
+export class SpeechField {
+  file = null;
+  #changed;
+  #recorder;
+  #player = new SpeechPlayer();
+
+  /** `changed` is called when there is another recording, or none. */
+  constructor(changed) {
+    this.#changed = changed;
+    const input = find("speech-file");
+    input.addEventListener("change", () => this.#takeFrom(input));
+    for (const id of ["speech-drop", "speech-choose"]) find(id).addEventListener("click", () => input.click());
+    find("speech-example").addEventListener("click", () => this.takeExample());
+    find("speech-clear").addEventListener("click", () => this.clear());
+    acceptDrops(find("speech-frame"), (file) => this.take(file));
+    show(find("speech-record"), hasDevices() && window.MediaRecorder);
+    this.#recorder = new Recorder((file) => this.take(file));
+    find("speech-record").addEventListener("click", () => this.#record());
+    find("speech-stop").addEventListener("click", () => this.#recorder.stop());
+  }
+
+  async takeExample() {
+    try {
+      this.take(await getExample("speech.flac"));
+    } catch (error) {
+      showError("speech", error.message);
+    }
+  }
+
+  clear() {
+    this.take(null);
+    find("speech-drop").focus();
+  }
+
+  take(file) {
+    this.file = file;
+    showError("speech", "");
+    this.#player.take(file);
+    find("speech-name").textContent = file?.name ?? "";
+    this.#arrange(false);
+    this.#changed();
+  }
+
+  #takeFrom(input) {
+    const [file] = input.files;
+    input.value = "";
+    if (file) this.take(file);
+  }
+
+  async #record() {
+    showError("speech", "");
+    this.#player.pause();
+    try {
+      await this.#recorder.start();
+    } catch (error) {
+      showError("speech", deviceFault(error, "microphone"));
+      return;
+    }
+    this.#arrange(true);
+    find("speech-stop").focus();
+  }
+
+  #arrange(isRecording) {
+    show(find("speech-recording"), isRecording);
+    show(find("speech-row"), !isRecording);
+    show(find("speech-drop"), !isRecording && !this.file);
+    show(find("speech-sound"), !isRecording && this.file);
+    show(find("speech-choose"), this.file);
+    show(find("speech-example"), !this.file);
+    show(find("speech-clear"), !isRecording && this.file);
+  }
+}
+
+class Recorder {
+  #take;
+  #recorder = null;
+
+  constructor(take) {
+    this.#take = take;
+  }
+
+  async start() {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const recorder = new MediaRecorder(stream);
+    const pieces = [];
+    const stopMeter = showLevel(stream);
+    recorder.addEventListener("dataavailable", (event) => pieces.push(event.data));
+    recorder.addEventListener("stop", () => {
+      stopMeter();
+      for (const track of stream.getTracks()) track.stop();
+      this.#take(new File(pieces, "Your recording", { type: recorder.mimeType }));
+    });
+    recorder.start();
+    this.#recorder = recorder;
+  }
+
+  stop() {
+    if (this.#recorder?.state === "recording") this.#recorder.stop();
+  }
+}
+
+/** Show time and loudness of a recording; gives what ends that. */
+function showLevel(stream) {
+  const context = new AudioContext();
+  const analyser = context.createAnalyser();
+  context.createMediaStreamSource(stream).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const began = performance.now();
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
+    find("speech-level").value = Math.min(1, 4 * Math.sqrt(power));
+    find("speech-time").textContent = minutes((performance.now() - began) / 1000);
+  }, 100);
+  find("speech-time").textContent = "0:00";
+  return () => {
+    clearInterval(timer);
+    context.close();
+  };
+}
