@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure peak memory against the length of the speech.")
     parser.add_argument("--seconds", type=float, nargs="+", default=[30.0, 600.0, 3600.0])
     parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--fps", type=float, default=25.0, help="frames a second, fewer are quicker")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--crop-only", action="store_true", help="only the face, which is quicker")
@@ -35,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
 def run_alone(seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
     """One length in a new process; this one stays small, for a process begins with its parent's peak."""
     command = [sys.executable, __file__, "--alone", "--seconds", str(seconds), "--height", str(arguments.height)]
-    command += ["--threads", str(arguments.threads), "--device", arguments.device]
+    command += ["--threads", str(arguments.threads), "--device", arguments.device, "--fps", str(arguments.fps)]
     command += ["--crop-only"] if arguments.crop_only else []
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
@@ -61,12 +62,14 @@ def render(seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
             sound,
             Path(folder) / "out.mp4",
             crop_only=arguments.crop_only,
+            fps=arguments.fps,
         )
     pipeline.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return about | {
         "seconds_of_speech": seconds,
         "height": arguments.height,
+        "frames": report.frames,
         "peak_memory_mib": round(peak, 1),
         "seconds": round(report.seconds, 1),
         "real_time_factor": round(report.real_time_factor, 3),
@@ -78,10 +81,16 @@ def show(runs: list[dict[str, Any]]) -> None:
 
     first = runs[0]["peak_memory_mib"]
     rows = [
-        (run["seconds_of_speech"], run["peak_memory_mib"], run["peak_memory_mib"] / first, run["real_time_factor"])
+        (
+            run["seconds_of_speech"],
+            run["frames"],
+            run["peak_memory_mib"],
+            run["peak_memory_mib"] / first,
+            run["real_time_factor"],
+        )
         for run in runs
     ]
-    header = ("seconds of speech", "peak memory, MiB", "against the first", "real-time factor")
+    header = ("seconds of speech", "frames", "peak memory, MiB", "against the first", "real-time factor")
     common.show({"runs": runs}, header, rows)
 
 
