@@ -1,5 +1,6 @@
 """The mark is in what is written, and what was done to a file afterwards is told."""
 
+import contextlib
 import datetime
 import io
 import json
@@ -159,6 +160,21 @@ def test_one_changed_bit_in_the_index_or_the_metadata(video, tmp_path):
     for word in (b"mvhd", b"Synthetic media"):
         found = read_provenance(changed(video, tmp_path / "a.mp4", video.read_bytes().index(word) + 14))
         assert (found.state, found.damaged) == (DAMAGED, (INDEX,))
+
+
+def test_text_that_is_not_text_does_not_stop_the_reader(video, tmp_path):
+    whole = bytearray(video.read_bytes())
+    whole[bytes(whole).index(b"Synthetic media, made by")] = 0xE9
+    spoiled = tmp_path / "spoiled.mp4"
+    spoiled.write_bytes(whole)
+    found = read_provenance(spoiled)
+    assert (found.state, found.damaged) == (DAMAGED, (INDEX,))
+    for at in range(*boxes(video)[b"ftyp"]):
+        whole = bytearray(video.read_bytes())
+        whole[at] ^= 0x80
+        spoiled.write_bytes(whole)
+        with contextlib.suppress(InputError):
+            read_provenance(spoiled)
 
 
 def test_a_changed_statement_or_signature(video, tmp_path):

@@ -296,3 +296,11 @@ def test_real_clips(pattern):
         assert len(mono(speech)) == round(speech.duration_s * SAMPLE_RATE)
         assert 0.01 < speech.peak <= 1.5
         assert 0.5 < speech.duration_s < 10
+
+
+def test_tags_in_another_encoding_do_no_harm(tmp_path):
+    path = write_sound(tmp_path / "tagged.wav", sine(1.0, 16_000), 16_000)
+    tag = b"INFOIART" + (8).to_bytes(4, "little") + "K\xfcnstler".encode("cp1252")[:8]
+    whole = path.read_bytes() + b"LIST" + len(tag).to_bytes(4, "little") + tag
+    path.write_bytes(b"RIFF" + (len(whole) - 8).to_bytes(4, "little") + whole[8:])
+    assert len(read_waveform(path)) == pytest.approx(16_000, abs=1)

@@ -75,7 +75,8 @@ def open_media(path: Path, expected: str) -> Iterator[InputContainer]:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
     with stream:
         try:
-            container = av.open(stream, "r", options={"protocol_whitelist": "none"})
+            options = {"protocol_whitelist": "none"}
+            container = av.open(stream, "r", options=options, metadata_errors="replace")
         except (FFmpegError, OSError) as error:
             raise InputError(f"{path} cannot be read as sound or video; expected {expected}") from error
         with container:
