@@ -1,7 +1,7 @@
 """What each part of the image network is worth: models that animate the same clips from their true landmarks.
 
-A row a model, beside the portrait repeated and the landmark warp alone; a table over validation clips by corpus, and
-for each row a contact sheet of the speakers at their widest open mouth (portrait, made, true).
+A row a model, beside the portrait repeated and the landmark warp alone: a table over validation clips by corpus,
+and a contact sheet of the speakers at their widest open mouth (portraits, a row for each model, true frames).
 
     python benchmarks/ablation.py prepared -o ablation --model "no maps=runs/no-maps" --model "2 steps=compact:2"
 """
@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that `atldiff prepare` made")
     parser.add_argument("--model", action="append", required=True, type=_named, metavar="NAME=MODEL[:STEPS]")
     parser.add_argument("--per-speaker", type=int, default=4, help="clips of each speaker (default: %(default)s)")
-    parser.add_argument("--sheet-corpus", help="only this corpus on the contact sheets")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table.md and the sheets")
+    parser.add_argument("--sheet-corpus", help="only this corpus on the contact sheet")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table.md and sheet.jpg")
     arguments = parser.parse_args()
     base = ATLDiffPipeline.from_pretrained(DEFAULT_MODEL, device="cpu")
     rows = [Row(WARP, base, 0)]
@@ -60,8 +60,7 @@ def main() -> None:
     clips = PreparedClips.open(arguments.data).split("val")
     arguments.output.mkdir(parents=True, exist_ok=True)
     shown = [clip for clip in clips if arguments.sheet_corpus in (None, clip.info.corpus)]
-    for number, picture in enumerate(_sheets(rows, widest_by_speaker(shown))):
-        picture.save(arguments.output / f"row{number}.jpg", quality=88)
+    _sheet(rows, widest_by_speaker(shown)).save(arguments.output / "sheet.jpg", quality=88)
     table = _tables([row.name for row in rows], list(_judged(rows, choose_clips(clips, None, arguments.per_speaker))))
     (arguments.output / "table.md").write_text(table)
     print(table)
@@ -119,17 +118,14 @@ def _line(name: str, scores: list[Scores]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _sheets(rows: list[Row], clips: list[PreparedClip]) -> Iterator[Image.Image]:
-    """A picture a row of the table: the portraits, what was made of them, and the true frames below."""
-    material = [(clip.frames(), clip.landmarks()) for clip in clips]
-    at = [int(mouth_opening(landmarks).argmax()) for _, landmarks in material]
-    portraits = np.concatenate([frames[0] for frames, _ in material], axis=1)
-    true = np.concatenate([frames[index] for (frames, _), index in zip(material, at, strict=True)], axis=1)
-    for row in rows:
-        made = [
-            row.animate(frames, landmarks)[index] for (frames, landmarks), index in zip(material, at, strict=True)
-        ]
-        yield Image.fromarray(np.concatenate([portraits, np.concatenate(made, axis=1), true]))
+def _sheet(rows: list[Row], clips: list[PreparedClip]) -> Image.Image:
+    columns = []
+    for clip in clips:
+        frames, landmarks = clip.frames(), clip.landmarks()
+        at = int(mouth_opening(landmarks).argmax())
+        made = [row.animate(frames, landmarks)[at] for row in rows]
+        columns.append(np.concatenate([frames[0], *made, frames[at]]))
+    return Image.fromarray(np.concatenate(columns, axis=1))
 
 
 if __name__ == "__main__":
