@@ -28,7 +28,7 @@ SHOWN = (0.0, 0.5, 0.8, 1.0)
 """Which frames are shown: quantiles of how far the mouth is open."""
 
 SECONDS = 3.0
-SIDE = 224
+SIDE = 128
 
 Change = Callable[[Image.Image, np.ndarray], Image.Image]
 
