@@ -3,19 +3,21 @@
 The reference is MONAI's ``DiffusionModelUNet`` at the published working point: 32 frames of 128×128, 8 DDIM steps,
 channels 64-128-256, two residual blocks a level, attention at the last level, cross-attention to 64 identity tokens
 of 32; the rest are MONAI's defaults. The reference's steps cost the same, so ``--reference-steps`` may be fewer than
-are counted. Ours is charged with the frames at a window's borders that are computed and dropped, the reference with
-none. Prints JSON and a table.
+are counted. Ours works on the frames at a clip's borders besides, which it computes in part and drops, the reference
+has none. Both multiply in the same precision. Prints JSON and a table.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 import common
-from atldiff.diffusion.animator import HALO_FRAMES, WINDOW_FRAMES
+from atldiff.diffusion.animator import HALO_FRAMES
+from atldiff.diffusion.precision import PRECISIONS, network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.errors import InputError
@@ -37,16 +39,18 @@ def main() -> None:
     unet = pipeline.unet
     if not isinstance(unet, IdentityDiffusionUNet):
         raise InputError("the model in the package has another image network; expected IdentityDiffusionUNet")
-    with torch.no_grad():
+    number = network_type(arguments.precision, pipeline.device)
+    autocast = torch.autocast(pipeline.device.type, number, enabled=number != torch.float32)
+    with torch.no_grad(), autocast:
         ours = time_ours(unet, arguments, steps, pipeline.device)
         step = time_reference(arguments, pipeline.device)
     pipeline.close()
     reference = REFERENCE_STEPS * step
-    kept = WINDOW_FRAMES / (WINDOW_FRAMES + 2 * HALO_FRAMES)
-    per_second = {"ours": FPS * ours / (arguments.frames * kept), "reference": FPS * reference / arguments.frames}
+    per_second = {name: FPS * cost / arguments.frames for name, cost in (("ours", ours), ("reference", reference))}
     result = about | {
         "frames": arguments.frames,
         "size": arguments.size,
+        "precision": str(number).removeprefix("torch."),
         "steps": {"ours": steps, "reference": REFERENCE_STEPS, "reference_timed": arguments.reference_steps},
         "parameters": {"ours": count(unet), "reference": count(make_reference(torch.device("meta")))},
         "clip_seconds": {"ours": round(ours, 4), "reference": round(reference, 4)},
@@ -73,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of ours (default: the model's own)")
     parser.add_argument("--reference-steps", type=int, default=REFERENCE_STEPS, help="how many are timed")
     parser.add_argument("--repeats", type=int, default=5, help="of ours; the median counts")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of both (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
@@ -80,16 +85,19 @@ def parse_arguments() -> argparse.Namespace:
 
 def time_ours(unet: IdentityDiffusionUNet, arguments: argparse.Namespace, steps: int, device: torch.device) -> float:
     """Median seconds for a clip."""
-    frames, size = arguments.frames, arguments.size
+    frames, size = arguments.frames + 2 * HALO_FRAMES, arguments.size
     warped = torch.rand(frames, 3, size, size, device=device)
     maps = torch.rand(frames, 2 * len(MAP_GROUPS), size // 2, size // 2, device=device)
     region = torch.ones(frames, 1, size, size, device=device)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128, device=device))
 
-    def denoise(state: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-        return unet(state, moment, warped, maps, tokens, region)
+    def denoise(state: torch.Tensor, moment: torch.Tensor, kept: slice | None = None) -> torch.Tensor:
+        return unet(state, moment, warped, maps, tokens, region, kept)
 
-    seconds = [timed(lambda: bridge_sample(denoise, warped, steps), device) for _ in range(arguments.repeats + 1)]
+    finish = partial(denoise, kept=slice(HALO_FRAMES, frames - HALO_FRAMES))
+    seconds = [
+        timed(lambda: bridge_sample(denoise, warped, steps, finish), device) for _ in range(arguments.repeats + 1)
+    ]
     return sorted(seconds[1:])[arguments.repeats // 2]
 
 
