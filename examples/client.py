@@ -3,6 +3,7 @@
 Start one with ``atldiff serve``. ATLDIFF_URL says where it is, ATLDIFF_TOKEN is its bearer token, if it wants one.
 """
 
+import http.client
 import json
 import os
 import shutil
@@ -54,8 +55,14 @@ def main(portrait: Path, speech: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: client.py PORTRAIT SPEECH OUTPUT")
     try:
-        main(*map(Path, sys.argv[1:4]))
+        main(*map(Path, sys.argv[1:]))
     except urllib.error.HTTPError as error:
         problem = json.load(error)
         sys.exit(f"{problem.get('field', 'refused')}: {problem['detail']}")
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+        sys.exit(f"no service answers at {URL}: {getattr(error, 'reason', error)}")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

@@ -96,6 +96,17 @@ class Browser:
         """By how many pixels the page is wider than the screen."""
         return self.run("return document.documentElement.scrollWidth - window.innerWidth")
 
+    def slow_down(self, upload_bytes_s: int = -1, offline: bool = False) -> None:
+        """Limit what the page can send, or cut it off; without arguments nothing is limited."""
+        limits = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": upload_bytes_s}
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", limits)
+
+    def sent(self, path: str) -> int:
+        """How many requests the page has made to this path."""
+        addresses = self.run("return performance.getEntriesByType('resource').map(({name}) => name)")
+        return sum(address.endswith(path) for address in addresses)
+
     def save_downloads(self, folder: Path) -> None:
         self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
 

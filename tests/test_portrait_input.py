@@ -203,6 +203,10 @@ def test_truncated_pictures(tmp_path, astronaut, suffix, share):
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(content[: int(len(content) * share)])
     fails(path, path.name)
+    with pytest.raises(InputError) as caught:
+        load_portrait(path)
+    assert "bytes" not in str(caught.value)
+    assert "image file" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -249,13 +253,48 @@ def test_a_turned_video_is_set_upright(tmp_path, astronaut, detector):
 
 def test_videos_without_a_face(tmp_path, detector):
     blank = np.full((64, 64, 3), 128, np.uint8)
-    with pytest.raises(FaceError, match=r"no face in the first 10 s of .*blank.mp4; expected"):
+    with pytest.raises(FaceError, match=r"no face in 1 frame from the first 10 s of .*blank.mp4; expected"):
         portrait_from_video(write_video(tmp_path / "blank.mp4", np.stack([blank] * 5), 25), detector)
     (tmp_path / "text.jpg").write_bytes(b"hello, this is no picture\n" * 50)
     sound = write_sound(tmp_path / "sound.wav", sine(0.5, 16000), 16000)
-    for path, words in ((tmp_path / "text.jpg", "cannot be read"), (sound, "has no picture")):
+    for path, words in ((tmp_path / "text.jpg", "cannot be read as a picture or video"), (sound, "has no picture")):
         with pytest.raises(InputError, match=words):
             load_portrait(path, detector)
+
+
+class Blind:
+    """A detector that sees no face, and remembers the sizes of what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, ...]] = []
+
+    def detect(self, image: np.ndarray) -> list[np.ndarray]:
+        self.shown.append(image.shape)
+        return []
+
+
+def test_the_search_for_a_face_in_a_video_is_limited(tmp_path, monkeypatch) -> None:
+    long = write_video(tmp_path / "long.mp4", np.zeros((130, 16, 16, 3), np.uint8), 10)
+    blind = Blind()
+    with pytest.raises(FaceError, match="no face in 7 frames from the first 10 s"):
+        load_portrait(long, blind)
+    assert blind.shown == [(16, 16, 3)] * 7
+
+    large = write_video(tmp_path / "large.mp4", np.zeros((3, 64, 2048, 3), np.uint8), 5)
+    blind = Blind()
+    with pytest.raises(FaceError, match="no face in 2 frames"):
+        load_portrait(large, blind)
+    assert blind.shown == [(32, 1024, 3)] * 2
+
+    monkeypatch.setattr("atldiff.face.portrait.VIDEO_SEARCH_PIXELS", 16 * 16 * 8)
+    with pytest.raises(FaceError, match="no face in 3 frames"):
+        load_portrait(long, Blind())
+
+
+def test_a_video_keeps_its_size_where_it_is_searched_at_a_smaller_one(tmp_path, astronaut, detector) -> None:
+    large = np.asarray(Image.fromarray(astronaut[:256, 96:352]).resize((1280, 1280)))
+    image = load_portrait(write_video(tmp_path / "large.mp4", large[None].repeat(2, axis=0), 25), detector)
+    assert image.shape == (1280, 1280, 3)
 
 
 def test_a_face_is_selected(astronaut, detector):

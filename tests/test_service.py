@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -134,6 +135,24 @@ def test_the_example_makes_a_video(server, portrait, sound, tmp_path) -> None:
     said = subprocess.run(command, env=os.environ | address, capture_output=True, text=True)
     assert said.returncode == 1
     assert "speech: the speech cannot be read" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "usage: client.py PORTRAIT SPEECH OUTPUT"),
+        (["none.jpg", "none.wav", "out.mp4"], "none.jpg"),
+        (["here", "here", "out.mp4"], "no service answers at http://127.0.0.1:9"),
+    ],
+)
+def test_the_example_says_in_words_what_is_wrong(tmp_path, names, words) -> None:
+    (tmp_path / "here").write_bytes(b"x")
+    command = [sys.executable, str(ROOT / "examples" / "client.py"), *names]
+    address = {"ATLDIFF_URL": "http://127.0.0.1:9"}
+    said = subprocess.run(command, env=os.environ | address, cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode != 0
+    assert words in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_faces_are_found_from_left_to_right(server, face) -> None:
@@ -387,6 +406,8 @@ def test_too_much_without_a_stated_length_is_refused_while_it_comes(server, face
     piece = b"10000\r\n" + bytes(65536) + b"\r\n"
     answer = exchange(server, start, b"%x\r\n%s\r\n" % (len(begin), begin), *[piece] * 40, b"0\r\n\r\n")
     assert b"413" in answer.splitlines()[0]
+    assert b"expected at most 2 MiB in one request" in answer
+    assert b'"field":"portrait"' in answer
     assert list((server.data / "jobs").iterdir()) == []
 
 
@@ -415,6 +436,89 @@ def test_cut_connections_and_garbage_leave_nothing(server) -> None:
     wait_until(lambda: not list((server.data / "jobs").iterdir()))
     assert server.get("/health").status == 200
     assert figure(server, "atldiff_jobs_queued") == 0
+
+
+@pytest.mark.parametrize("length", [33_000, 40_000, 70_000])
+@pytest.mark.parametrize("place", ["header", "address"])
+def test_a_head_that_is_too_large_is_refused_even_where_it_comes_at_once(server, length, place) -> None:
+    long = b"a" * length
+    address, header = (b"/health", long) if place == "header" else (b"/health?" + long, b"")
+    answer = exchange(server, b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nX: %s\r\n\r\n" % (address, header))
+    assert re.match(rb"HTTP/1.1 4(31|00) ", answer), answer[:200]
+
+
+def test_idle_connections_make_room_for_others(server) -> None:
+    with contextlib.ExitStack() as stack:
+        connected = partial(socket.create_connection, ("127.0.0.1", server.port), timeout=30)
+        idle = [stack.enter_context(connected()) for _ in range(300)]
+        began = time.monotonic()
+        assert server.get("/docs").status == 200
+        assert time.monotonic() - began < 5
+        assert idle[0].recv(10) == b""
+        idle[-1].sendall(b"GET /docs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert idle[-1].recv(12) == b"HTTP/1.1 200"
+
+
+def test_where_all_connections_are_busy_another_is_told_so(server, face, long_sound) -> None:
+    job_id = queued(server.post(portrait=face, speech=long_sound, **SLOW))
+    with contextlib.ExitStack() as stack:
+        for _ in range(256):
+            watching = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            watching.sendall(b"GET /v1/videos/%s/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % job_id.encode())
+            assert watching.recv(12) == b"HTTP/1.1 200"
+        refused = server.get("/docs")
+        assert (refused.status, refused.headers["content-type"]) == (503, "application/problem+json")
+        assert "at 256 requests at once" in refused.json()["detail"]
+    wait_until(lambda: server.get("/docs").status == 200)
+    assert server.request("DELETE", f"/v1/videos/{job_id}").status == 204
+
+
+def test_head_is_answered_like_get_without_a_body(server, face, long_sound) -> None:
+    job_id = queued(server.post(portrait=face, speech=long_sound, **SLOW))
+    wait_until(lambda: server.get("/health").status == 200)
+    for path in ("/health", "/docs", "/metrics", f"/v1/videos/{job_id}", f"/v1/videos/{job_id}/events"):
+        reply = server.request("HEAD", path)
+        assert (reply.status, reply.body) == (200, b""), path
+        assert reply.headers["x-content-type-options"] == "nosniff"
+    assert int(server.request("HEAD", "/docs").headers["content-length"]) == len(server.get("/docs").body)
+    assert server.request("HEAD", "/nothing").status == 404
+    assert server.request("DELETE", f"/v1/videos/{job_id}").status == 204
+    for method, path, allowed in (
+        ("OPTIONS", "/docs", "GET, HEAD"),
+        ("PUT", "/health", "GET, HEAD"),
+        ("HEAD", "/v1/videos", "POST"),
+        ("PUT", f"/v1/videos/{job_id}", "DELETE, GET, HEAD"),
+    ):
+        reply = server.request(method, path)
+        assert (reply.status, reply.headers["allow"]) == (405, allowed)
+
+
+@pytest.fixture(scope="module")
+def faceless(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A video of which the search for a face takes some seconds."""
+    path = tmp_path_factory.mktemp("video") / "faceless.mp4"
+    return write_video(path, np.full((105, 640, 640, 3), 128, np.uint8), 10).read_bytes()
+
+
+def test_nobody_waits_for_the_search_of_a_video_that_its_sender_left(server, face, faceless) -> None:
+    server.post("/v1/faces", portrait=faceless)
+    body, kind = form({"portrait": faceless})
+    with contextlib.ExitStack() as stack:
+        waiting = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)) for _ in range(6)
+        ]
+        for connection in waiting:
+            connection.sendall(head("/v1/faces", kind, len(body)) + body)
+        wait_until(lambda: len(list((server.data / "jobs").iterdir())) == 6)
+        began = time.monotonic()
+        assert server.post("/v1/faces", portrait=face).status == 200
+        picture_s = time.monotonic() - began
+        assert len(list((server.data / "jobs").iterdir())) >= 4
+    began = time.monotonic()
+    wait_until(lambda: len(list((server.data / "jobs").iterdir())) <= 1, 3)
+    wait_until(lambda: not list((server.data / "jobs").iterdir()))
+    assert time.monotonic() - began < 8
+    assert picture_s < 5
 
 
 @pytest.mark.parametrize(
@@ -614,7 +718,19 @@ def test_a_killed_service_leaves_true_reports(server, face, sound, long_sound) -
 
     left = queued(server.post(portrait=face, speech=long_sound, **SLOW))
     server.wait(left, "running")
-    assert server.stop() == 143
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        watching.sendall(b"GET /v1/videos/%s/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % left.encode())
+        assert watching.recv(12) == b"HTTP/1.1 200"
+        body, kind = form({"portrait": face, "speech": sound})
+        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        waiting.sendall(head("/v1/videos?wait=true", kind, len(body)) + body)
+        wait_until(lambda: figure(server, "atldiff_jobs_queued") == 1)
+        began = time.monotonic()
+        assert server.stop() == 143
+        assert time.monotonic() - began < 4
+        assert waiting.recv(12) == b"HTTP/1.1 503"
+    assert any("ending" in line for line in server.log)
     with contextlib.closing(JobStore(server.data, keep_s=60)) as store:
         job = store.get(left)
         assert job is not None

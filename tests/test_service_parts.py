@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,19 +11,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from media_files import write_video
 
 pytest.importorskip("fastapi")
 
 from atldiff.cli import serve as verb
 from atldiff.errors import InputError, OutputError
+from atldiff.serve.checker import Checker
 from atldiff.serve.guard import Guard
 from atldiff.serve.jobs import JobQueue
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import WorkerSetup
+from atldiff.serve.reference import reference_page
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
 from atldiff.serve.store import DONE, FAILED, FINAL, PORTRAIT, SPEECH, VIDEO, Job, JobStore
 
@@ -74,6 +81,47 @@ def test_a_browser_names_the_token_beside_the_subprotocol(tmp_path) -> None:
     assert status_of(settings, "/v1/live", "websocket", sec_websocket_protocol=f"atldiff.live, bearer.{TOKEN}") == 101
     assert status_of(settings, "/v1/live", "websocket", sec_websocket_protocol="atldiff.live, bearer.x") == 403
     assert status_of(settings, "/v1/live", "websocket") == 403
+
+
+def test_one_request_too_many_is_told_so(tmp_path) -> None:
+    """Four requests of which none is answered, where two are taken."""
+    answers: list[dict] = []
+
+    async def app(scope, receive, send) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message) -> None:
+        answers.append(message)
+
+    async def ask() -> None:
+        guard = Guard(app, ServeSettings(tmp_path, max_connections=2), Metrics())
+        fields = [(b"host", b"localhost"), (b"content-length", b"9")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/videos", "headers": fields}
+        requests = [asyncio.create_task(guard(dict(scope), receive, send)) for _ in range(4)]
+        finished, waiting = await asyncio.wait(requests, timeout=0.5)
+        assert (len(finished), len(waiting)) == (2, 2)
+        for request in waiting:
+            request.cancel()
+
+    asyncio.run(ask())
+    start, body = answers[:2]
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"retry-after"], headers[b"connection"]) == (503, b"1", b"close")
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert b"at 2 requests at once" in body["body"]
+
+
+def test_the_reference_marks_code_as_such() -> None:
+    answers = {"200": {"description": "See `id`."}}
+    get = {"summary": "Get", "description": "With `wait=true` <it>.", "responses": answers}
+    page = reference_page({"info": {"title": "T", "version": "1", "description": "D"}, "paths": {"/a": {"get": get}}})
+    assert "With <code>wait=true</code> &lt;it&gt;." in page
+    assert "See <code>id</code>." in page
+    assert "`" not in page
 
 
 @pytest.mark.parametrize(
@@ -235,6 +283,64 @@ def test_where_no_worker_can_start_nothing_waits_for_ever(tmp_path) -> None:
         assert "no model" in str(jobs.fault)
         with pytest.raises(Problem, match="no worker process can start"), jobs.place():
             pass
+
+
+def faceless(path: Path) -> None:
+    """A video of which the search for a face takes some seconds."""
+    write_video(path.with_suffix(".mp4"), np.full((105, 640, 640, 3), 128, np.uint8), 10).rename(path)
+
+
+def test_a_picture_waits_for_no_video_and_nobody_for_one_who_has_gone(tmp_path, portrait) -> None:
+    """Two ask about a video of which the search takes some seconds, another about a picture."""
+    video, picture = tmp_path / "video", tmp_path / "picture"
+    video.mkdir()
+    picture.mkdir()
+    faceless(video / PORTRAIT)
+    shutil.copy(portrait, picture / PORTRAIT)
+    checker = Checker(WorkerSetup("", "cpu", 1, 60.0, 10**7, None), timeout_s=60.0)
+    checker.start()
+    stays, gone = threading.Event(), threading.Event()
+    try:
+        assert len(checker.faces(picture, stays)["faces"]) == 1
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(checker.faces, video, stays)
+            time.sleep(0.3)
+            second = threads.submit(checker.faces, video, gone)
+            assert len(checker.faces(picture, stays)["faces"]) == 1
+            gone.set()
+            with pytest.raises(Problem, match="nobody waits"):
+                second.result(timeout=2)
+            assert not first.done()
+            with pytest.raises(Problem, match="no face in 7 frames from the first 10 s of the portrait"):
+                first.result(timeout=60)
+            checker.stop()
+            with pytest.raises(Problem, match="the service ended"):
+                checker.faces(picture, stays)
+    finally:
+        checker.stop()
+
+
+def test_the_death_of_a_process_between_checks_is_no_fault_of_the_next(tmp_path, portrait) -> None:
+    shutil.copy(portrait, tmp_path / PORTRAIT)
+    checker = Checker(WorkerSetup("", "cpu", 1, 60.0, 10**7, None), timeout_s=60.0)
+    checker.start()
+    try:
+        for _ in range(2):
+            assert len(checker.faces(tmp_path, threading.Event())["faces"]) == 1
+            for process in multiprocessing.active_children():
+                process.kill()
+    finally:
+        checker.stop()
+
+
+def test_a_check_that_takes_too_long_is_given_up(tmp_path) -> None:
+    faceless(tmp_path / PORTRAIT)
+    checker = Checker(WorkerSetup("", "cpu", 1, 60.0, 10**7, None), timeout_s=0.5)
+    try:
+        with pytest.raises(Problem, match=r"could not be read within 0\.5 s"):
+            checker.faces(tmp_path, threading.Event())
+    finally:
+        checker.stop()
 
 
 def test_the_service_itself_loads_no_model_code() -> None:

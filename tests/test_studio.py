@@ -78,9 +78,11 @@ def test_only_the_studio_has_a_page_and_it_needs_no_token(tmp_path) -> None:
     for path in ("/", "/studio/studio.js"):
         assert status_of(ServeSettings(tmp_path, **tokens, studio=True), path) == 200
         assert status_of(ServeSettings(tmp_path, **tokens), path) == 401
-    for path in ("/v1/videos", "/docs", "/studio", "/metrics"):
+    for path in ("/v1/videos", "/v1/limits", "/studio", "/metrics"):
         assert status_of(ServeSettings(tmp_path, **tokens, studio=True), path) == 401
-    assert OPEN_PATHS == ("/health",)
+    for path in OPEN_PATHS:
+        assert status_of(ServeSettings(tmp_path, **tokens), path) != 401
+    assert OPEN_PATHS == ("/health", "/docs", "/openapi.json")
 
 
 def test_the_service_alone_has_no_page(tmp_path) -> None:

@@ -16,6 +16,9 @@ from service_server import Server, running
 from studio_browser import Browser, By, browser, missing
 
 pytest.importorskip("fastapi")
+
+from selenium.webdriver.common.keys import Keys
+
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 TOKEN = "the-token-of-the-tests"
@@ -50,9 +53,9 @@ def page(server: Server, chromium: Browser) -> Iterator[Browser]:
     chromium.open(f"http://127.0.0.1:{server.port}/#token={TOKEN}")
     chromium.complaints()
     yield chromium
+    chromium.slow_down()
     chromium.driver.get("about:blank")
-    for job_id in jobs(server):
-        server.request("DELETE", f"/v1/videos/{job_id}", headers={"Authorization": f"Bearer {TOKEN}"})
+    remove(server, *jobs(server))
     assert chromium.complaints() == []
 
 
@@ -78,6 +81,11 @@ def generate(page: Browser) -> None:
     page.click("generate")
     page.wait_shown("video")
     page.wait_shown("result")
+
+
+def remove(server: Server, *job_ids: str) -> None:
+    for job_id in job_ids:
+        server.request("DELETE", f"/v1/videos/{job_id}", headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 def jobs(server: Server) -> set[str]:
@@ -131,7 +139,8 @@ def test_landmarks_and_mouth_are_shown_when_asked_for(page, portrait, word) -> N
     page.click("show-landmarks")
     page.click("show-mouth")
     page.run("const v = document.getElementById('video'); v.pause(); v.currentTime = 0.6")
-    page.wait(lambda: page.run("return document.getElementById('video').seeking") is False)
+    now = "return Number(document.querySelector('#mouth-graph .now').getAttribute('x1'))"
+    page.wait(lambda: page.run(now) == pytest.approx(1000 * 15.5 / 30, abs=40))
     drawn = """
         const canvas = document.getElementById("overlay");
         const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -150,8 +159,6 @@ def test_landmarks_and_mouth_are_shown_when_asked_for(page, portrait, word) -> N
     assert (left, top, right, bottom) == pytest.approx((0.35, 0.16, 0.53, 0.36), abs=0.08)
     line = page.run("return document.querySelector('#mouth-graph .line').getAttribute('d')")
     assert len(re.findall(r"[ML]", line)) == 30
-    now = page.run("return Number(document.querySelector('#mouth-graph .now').getAttribute('x1'))")
-    assert now == pytest.approx(1000 * 15.5 / 30, abs=40)
     assert "% of the eyes" in page.text("mouth-value")
     page.run("""
         const graph = document.getElementById("mouth-graph");
@@ -164,11 +171,23 @@ def test_landmarks_and_mouth_are_shown_when_asked_for(page, portrait, word) -> N
     assert not page.find("overlay").is_displayed()
 
 
+def test_landmarks_of_a_very_long_video_can_be_plotted(page) -> None:
+    script = """
+        const done = arguments[arguments.length - 1];
+        const face = Array.from({length: 68}, (_, index) => [index % 7, index % 11]);
+        import("/studio/landmarks.js")
+            .then(({LandmarkViews}) => new LandmarkViews().take({landmarks: Array(150000).fill(face), fps: 25}))
+            .then(() => done(document.getElementById("mouth-end").textContent), (error) => done(String(error)));
+    """
+    assert page.driver.execute_async_script(script) == "6000.0 s"
+
+
 def test_without_consent_nothing_is_sent(server, page, portrait, word) -> None:
     fill(page, portrait, word)
     page.wait(lambda: page.text("portrait-note") == "One face found.")
     page.click("consent")
     page.click("generate")
+    page.wait(lambda: page.text("consent-error"))
     assert page.text("consent-error") == "Tick this first: without consent nothing is made."
     assert page.focused() == "consent"
     assert not page.find("progress").is_displayed()
@@ -181,6 +200,7 @@ def test_without_consent_nothing_is_sent(server, page, portrait, word) -> None:
 
 def test_what_is_missing_is_said_beside_its_field(page) -> None:
     page.click("generate")
+    page.wait(lambda: page.text("portrait-error"))
     assert page.text("portrait-error") == "Choose a portrait first."
     assert page.text("speech-error") == "Choose or record some speech first."
     assert page.focused() == "portrait-drop"
@@ -206,6 +226,7 @@ def test_what_the_service_refuses_is_said_beside_its_field(page, portrait, word,
 
     page.run("document.querySelector('details').open = false; document.getElementById('seed').value = '1.5'")
     page.click("generate")
+    page.wait(lambda: page.text("seed-error"))
     assert page.text("seed-error") == "Expected a whole number from 0 to 1,099,511,627,775."
     assert page.focused() == "seed"
 
@@ -292,14 +313,170 @@ def test_the_token_is_asked_for(server, page, portrait, word) -> None:
 def test_a_service_that_is_gone_is_told(page, portrait, word) -> None:
     fill(page, portrait, word)
     page.wait(lambda: page.text("portrait-note") == "One face found.")
-    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    page.driver.execute_cdp_cmd("Network.enable", {})
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    page.slow_down(offline=True)
     page.click("generate")
     page.wait(lambda: page.text("form-error"))
-    online = offline | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", online)
     assert page.text("form-error") == "The service does not answer; see whether it is still running."
+    page.put("speech-file", word)
+    assert page.text("form-error") == ""
+
+
+def start_long_work(page: Browser) -> None:
+    page.click("try")
+    page.wait(lambda: page.text("portrait-note") == "One face found." and page.focused() == "consent")
+    page.click("consent")
+    page.run("document.getElementById('steps').value = 8")
+    page.find("generate").send_keys(Keys.ENTER)
+    page.wait(lambda: "Frame" in page.text("progress-text"))
+
+
+def test_a_connection_that_is_lost_is_told_and_taken_up_again(server, page) -> None:
+    start_long_work(page)
+    page.slow_down(offline=True)
+    page.wait(lambda: page.text("progress-text") == "The connection is lost; trying again …")
+    assert page.text("announcer") == "The connection is lost; trying again …"
+    page.slow_down()
+    page.wait(lambda: "Frame" in page.text("progress-text"))
+    page.driver.refresh()
+    page.wait(lambda: "Frame" in page.text("progress-text"))
+    assert not page.find("generate").is_enabled()
+    assert "forgets portrait and speech" in page.text("portrait-note")
+
+    remove(server, *jobs(server))
+    page.wait(lambda: page.text("stage-error").startswith("This video is no longer there"))
+    assert page.find("empty").is_displayed()
+    assert page.find("generate").is_enabled()
+    page.driver.refresh()
+    page.wait(lambda: page.find("empty").is_displayed())
+    assert page.text("stage-error") == ""
+
+
+def test_a_video_that_expired_is_told_after_a_reload(page) -> None:
+    page.run(f"sessionStorage.setItem('atldiff-job', '{'0' * 22}')")
+    page.driver.refresh()
+    page.wait(lambda: page.text("stage-error").startswith("This video is no longer there"))
+    assert page.run("return sessionStorage.getItem('atldiff-job')") is None
+
+
+def test_sending_can_be_stopped_and_the_keyboard_goes_on_where_it_was(server, page, portrait, word) -> None:
+    fill(page, portrait, word)
+    generate(page)
+    (before,) = jobs(server)
+    page.click("consent")
+    page.click("consent")
+    page.slow_down(upload_bytes_s=4000)
+    page.click("generate")
+    page.wait(lambda: page.text("progress-text") == "Sending …")
+    page.click("cancel")
+    page.wait(lambda: page.text("announcer") == "Stopped; no video is made.")
+    assert [page.text(f"{name}-error") for name in ("form", "stage")] == ["", ""]
+    assert not page.find("progress").is_displayed()
+    assert page.find("video").is_displayed()
+    assert page.focused() == "generate"
+    page.slow_down()
+    page.wait(lambda: jobs(server) == {before})
+    page.find("generate").send_keys(Keys.ENTER)
+    page.wait(lambda: page.focused() == "cancel")
+    page.wait(lambda: page.focused() == "video")
+    assert page.find("result").is_displayed()
+    page.wait(lambda: before not in jobs(server))
+
+
+def test_a_file_that_has_changed_or_is_too_large_is_not_sent(server, page, portrait, word, tmp_path) -> None:
+    own = tmp_path / "own.jpg"
+    own.write_bytes(portrait.read_bytes())
+    fill(page, own, word)
+    page.wait(lambda: page.text("portrait-note") == "One face found.")
+    own.write_bytes(portrait.read_bytes() + b"more")
+    page.click("generate")
+    page.wait(lambda: "has changed, or is gone. Choose it again." in page.text("portrait-error"))
+    assert page.text("form-error") == ""
+
+    searches = page.sent("/v1/faces")
+    for name in ("portrait", "speech"):
+        with (tmp_path / "large.png").open("wb") as file:
+            file.truncate(33 * 2**20)
+        page.put(f"{name}-file", tmp_path / "large.png")
+        page.wait(lambda name=name: page.text(f"{name}-error"))
+        assert page.text(f"{name}-error") == "The file has 33 MiB; at most 32 MiB can be sent."
+    with (tmp_path / "half.png").open("wb") as file:
+        file.truncate(32 * 2**20 - 10_000)
+    page.put("speech-file", tmp_path / "half.png")
+    page.put("portrait-file", portrait)
+    page.wait(lambda: page.text("portrait-note") == "One face found.")
+    page.click("consent")
+    page.click("generate")
+    page.wait(lambda: page.text("speech-error").startswith("Portrait and speech have 32.1 MiB together"))
+    assert page.sent("/v1/faces") == searches + 1
+    assert page.sent("/v1/videos") == 0
+    assert jobs(server) == set()
+
+
+def test_a_recording_is_ended_before_it_is_sent(page, portrait, word) -> None:
+    fill(page, portrait, word)
+    page.wait(lambda: page.text("portrait-note") == "One face found.")
+    page.click("speech-record")
+    page.wait_shown("speech-recording")
+    page.click("generate")
+    page.wait(lambda: page.text("speech-error") == "Stop the recording first.")
+    assert page.focused() == "speech-stop"
+    page.put("speech-file", word)
+    assert not page.find("speech-recording").is_displayed()
+    assert page.text("speech-name") == "word.wav"
+    assert page.sent("/v1/videos") == 0
+
+
+def test_a_token_is_tried_at_once(server, page, two_faces, word) -> None:
+    page.open(f"http://127.0.0.1:{server.port}/")
+    fill(page, two_faces, word)
+    page.wait_shown("token-field")
+    assert page.text("token-error") == "This service asks for a token; see where it was started."
+    for wrong, words in (
+        ("пароль", "A token has letters a to z, digits and signs only."),
+        ("not-the-token-of-the-tests", "The service does not take this token; see where it was started."),
+    ):
+        page.find("token").clear()
+        page.find("token").send_keys(wrong, Keys.TAB)
+        page.wait(lambda words=words: page.text("token-error") == words)
+    page.find("token").clear()
+    page.find("token").send_keys(TOKEN, Keys.ENTER)
+    page.wait(lambda: page.text("portrait-note") == "2 faces found. Choose the one to animate.")
+    assert not page.find("token-field").is_displayed()
+    page.wait(lambda: page.run("return document.activeElement.name") == "face-choice")
+    assert jobs(server) == set()
+    generate(page)
+
+
+def test_a_token_in_the_address_is_taken_on_the_open_page(server, page, portrait) -> None:
+    page.run(f"sessionStorage.setItem('atldiff-job', '{'0' * 22}')")
+    page.run("sessionStorage.setItem('atldiff-token', 'an-outdated-token')")
+    page.driver.refresh()
+    page.wait_shown("token-field")
+    assert page.run("return sessionStorage.getItem('atldiff-job')")
+    page.put("portrait-file", portrait)
+    page.wait(lambda: page.text("portrait-note") == "")
+    page.driver.get(f"http://127.0.0.1:{server.port}/#token={TOKEN}")
+    page.wait(lambda: page.text("portrait-note") == "One face found.")
+    assert page.run("return location.hash") == ""
+    assert not page.find("token-field").is_displayed()
+    page.wait(lambda: page.text("stage-error").startswith("This video is no longer there"))
+
+
+def test_the_number_of_a_face_at_the_edge_is_shown(page, portrait, tmp_path) -> None:
+    face = Image.open(portrait).crop((130, 20, 330, 220))
+    picture = Image.new("RGB", (400, 200), "gray")
+    for left in (0, 200):
+        picture.paste(face, (left, -50))
+    picture.save(tmp_path / "edge.png")
+    page.resize(*PHONE)
+    page.put("portrait-file", tmp_path / "edge.png")
+    page.wait(lambda: "2 faces found" in page.text("portrait-note"))
+    places = page.run("""
+        const top = (element) => element.getBoundingClientRect().top;
+        const numbers = [...document.querySelectorAll(".faces span")];
+        return numbers.map((number) => top(number) - top(document.getElementById("portrait-picture")));
+    """)
+    assert min(places) >= -0.5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

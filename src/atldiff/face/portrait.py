@@ -1,8 +1,10 @@
 """Portraits of any kind → one RGB picture, and the face in it that is to speak."""
 
+import contextlib
 import io
 import logging
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -31,10 +33,18 @@ MOST_OPEN = 0.19
 BACKGROUND = (128, 128, 128)
 """What shows through where a picture is transparent: a neutral mid-grey."""
 
-VIDEO_SEARCH_S = 10.0
-VIDEO_SEARCH_STEP_S = 0.2
+VIDEO_SEARCH_TIMES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""When a video is searched for a face, in seconds from its start."""
+
+VIDEO_SEARCH_PIXELS = 600_000_000
+"""Pixels of a video that are decoded in search of a face: ten seconds of full HD at 29 frames per second."""
+
+VIDEO_SEARCH_SIDE = 1024
+"""Longest side in pixels at which a frame is searched; the detector reduces every part it looks at to less."""
 
 _EXPECTED = "a picture (JPEG, PNG, WebP, AVIF …) or a video of a face"
+_DAMAGED = "is damaged or incomplete"
+_UNREADABLE = f"cannot be read as a picture or video; expected {_EXPECTED}"
 _UNSAFE_FORMATS = {"EPS", "MPEG"}
 """Formats that Pillow names but cannot decode itself: one runs Ghostscript, the other is a video."""
 
@@ -79,30 +89,34 @@ def load_portrait(source: str | Path | Image.Image | np.ndarray, detector: Detec
         if detector is None:
             raise InputError(f"{path} cannot be read as a picture; expected {_EXPECTED}") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); expected {_EXPECTED}") from error
+        what = f"cannot be read ({error.strerror})" if error.strerror else _DAMAGED
+        raise InputError(f"{path} {what}; expected {_EXPECTED}") from error
     return portrait_from_video(path, detector)
 
 
 def portrait_from_video(path: str | Path, detector: Detector) -> np.ndarray:
     """The first frame with a face of a video, (H, W, 3) uint8 RGB, upright.
 
-    Its first ``VIDEO_SEARCH_S`` seconds are looked at, one frame each ``VIDEO_SEARCH_STEP_S``.
+    The frames at ``VIDEO_SEARCH_TIMES_S`` are looked at, reduced to ``VIDEO_SEARCH_SIDE``, until
+    ``VIDEO_SEARCH_PIXELS`` have been decoded.
 
     Raises:
         InputError: missing, a folder, empty or no video.
-        FaceError: no face in that time.
+        FaceError: no face in these frames.
     """
     path = existing_file(path, _EXPECTED)
-    seen = False
+    seen = 0
     for frame in _frames_to_search(path):
-        seen = True
+        seen += 1
         picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-        image = _as_rgb(Image.fromarray(np.ascontiguousarray(picture)), str(path))
-        if detector.detect(image):
-            return image
+        whole = Image.fromarray(np.ascontiguousarray(picture))
+        if detector.detect(np.array(_reduced(whole, VIDEO_SEARCH_SIDE))):
+            return _as_rgb(whole, str(path))
     if not seen:
-        raise InputError(f"{path} cannot be read as a picture or video; expected {_EXPECTED}")
-    raise FaceError(f"no face in the first {VIDEO_SEARCH_S:g} s of {path}; expected a face towards the camera")
+        raise InputError(f"{path} {_UNREADABLE}")
+    looks = "1 frame" if seen == 1 else f"{seen} frames"
+    until = f"the first {VIDEO_SEARCH_TIMES_S[-1]:g} s"
+    raise FaceError(f"no face in {looks} from {until} of {path}; expected a face towards the camera")
 
 
 def select_face(
@@ -190,7 +204,7 @@ def _open_picture(stream: io.BufferedReader, path: Path) -> Image.Image:
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise InputError(f"{path} has too many pixels; expected at most {limit:.0f} megapixels") from error
         except ValueError as error:
-            raise InputError(f"{path} cannot be read as a picture ({error}); expected {_EXPECTED}") from error
+            raise InputError(f"{path} cannot be read as a picture; expected {_EXPECTED}") from error
 
 
 def _as_rgb(picture: Image.Image, name: str) -> np.ndarray:
@@ -200,13 +214,19 @@ def _as_rgb(picture: Image.Image, name: str) -> np.ndarray:
         picture = ImageOps.exif_transpose(picture)
         picture = _to_srgb(_eight_bit(picture))
     except Exception as error:  # Pillow's decoders raise errors of any type on broken data
-        raise InputError(f"{name} is damaged or incomplete ({error}); expected {_EXPECTED}") from error
-    if max(picture.size) > MAX_SIDE:
-        shrink = MAX_SIDE / max(picture.size)
-        size = max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink))
-        _log.warning("%s is %d×%d pixels; reduced to %d×%d", name, *picture.size, *size)
-        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(picture)
+        raise InputError(f"{name} {_DAMAGED}; expected {_EXPECTED}") from error
+    reduced = _reduced(picture, MAX_SIDE)
+    if reduced.size != picture.size:
+        _log.warning("%s is %d×%d pixels; reduced to %d×%d", name, *picture.size, *reduced.size)
+    return np.array(reduced)
+
+
+def _reduced(picture: Image.Image, longest: int) -> Image.Image:
+    shrink = longest / max(picture.size)
+    if shrink >= 1:
+        return picture
+    size = max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink))
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -240,19 +260,23 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
 
 
 def _frames_to_search(path: Path) -> Iterator[VideoFrame]:
-    with open_media(path, _EXPECTED) as container:
+    with contextlib.ExitStack() as stack:
+        try:
+            container = stack.enter_context(open_media(path, _EXPECTED))
+        except InputError as error:
+            raise InputError(f"{path} {_UNREADABLE}") from error
         if not container.streams.video:
             raise InputError(f"{path} has no picture; expected {_EXPECTED}")
-        due = 0.0
-        start = None
-        try:
+        due = deque(VIDEO_SEARCH_TIMES_S)
+        start, decoded = None, 0
+        with contextlib.suppress(FFmpegError):
             for frame in container.decode(container.streams.video[0]):
-                time = frame.time or 0.0
-                start = time if start is None else start
-                if time - start > VIDEO_SEARCH_S:
-                    return
-                if time - start >= due:
-                    due = time - start + VIDEO_SEARCH_STEP_S - 1e-3
+                start = frame.time or 0.0 if start is None else start
+                passed = (frame.time or 0.0) - start + 1e-3
+                decoded += frame.width * frame.height
+                if passed >= due[0]:
+                    while due and passed >= due[0]:
+                        due.popleft()
                     yield frame
-        except FFmpegError:
-            return
+                if not due or decoded > VIDEO_SEARCH_PIXELS:
+                    return

@@ -1,5 +1,6 @@
 """The ASGI application."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,8 +35,12 @@ while it is being spoken; docs/service.md says how. Make people say only what th
 _log = logging.getLogger("atldiff")
 
 
-def create_app(settings: ServeSettings) -> ASGIApp:
+def create_app(settings: ServeSettings, ending: asyncio.Event | None = None) -> ASGIApp:
     """The service as an ASGI application; its lifespan starts and ends the worker processes.
+
+    Args:
+        settings: of the service.
+        ending: is set when the service begins to end: who waits for something is then told so at once.
 
     Raises:
         InputError: another service works in the data folder, or it cannot be written to.
@@ -59,7 +64,7 @@ def create_app(settings: ServeSettings) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.ending = service, ending or asyncio.Event()
     app.include_router(router)
     _add_reference(app, bool(settings.tokens))
     if settings.studio:
@@ -129,10 +134,11 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
-    """What may be done to the address of a request."""
-    routes = [route for route in router.routes if isinstance(route, Route)]
+    """What may be done to the address of a request; the guard answers HEAD where there is a GET."""
+    routes = [route for route in [*request.app.routes, *router.routes] if isinstance(route, Route)]
     fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for route in fitting for method in route.methods or ()})
+    methods = {method for route in fitting for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _on_fault(_: Request, error: Exception) -> JSONResponse:

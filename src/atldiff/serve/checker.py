@@ -1,7 +1,8 @@
-"""The process that looks at uploads before they are queued."""
+"""The processes that look at uploads before they are queued."""
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -9,30 +10,33 @@ from typing import Any
 
 from atldiff.serve.problems import Problem
 from atldiff.serve.processes import Worker, WorkerSetup
-from atldiff.serve.workloads import CHECK, FIND_FACES, PASSED, serve_checks
+from atldiff.serve.store import stopped_problem
+from atldiff.serve.workloads import CHECK, FIND_FACES, PASSED, TAKES_LONG, serve_checks
 
 _START_TIMEOUT_S = 60.0
 _MOST_WAITING = 8
+_QUICK_S = 5.0
+_LOOK_S = 0.2
+_WORTH_A_RESTART_S = 3.0
 
 
 class Checker:
-    """Checks one upload after another in a process of its own, which is started anew where one kills it."""
+    """Checks uploads in two processes: one for pictures, and one, started when it is first needed, for what takes
+    longer, so that a picture waits for no video. One that is killed by an upload is started anew."""
 
     def __init__(self, setup: WorkerSetup, timeout_s: float) -> None:
-        self._setup, self._timeout_s = setup, timeout_s
-        self._mutex = threading.Lock()
+        self._timeout_s = timeout_s
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
-        self._worker: Worker | None = None
-        self._is_ready = False
+        self._quick, self._slow = _Lane(setup), _Lane(setup)
 
     def start(self) -> None:
-        """Start the process without waiting for it."""
-        self._worker, self._is_ready = Worker(serve_checks, self._setup), False
+        """Start the first process without waiting for it."""
+        self._quick.start()
 
     def stop(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """End the processes; a check that one of them is at fails."""
+        for lane in (self._quick, self._slow):
+            lane.stop()
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -45,47 +49,134 @@ class Checker:
         finally:
             self._places.release()
 
-    def check(self, folder: Path, face: int | None) -> None:
+    def check(self, folder: Path, face: int | None, abandoned: threading.Event) -> None:
         """Wait until the uploads in ``folder`` have been looked at.
 
+        Args:
+            folder: that of the job.
+            face: the number of the one that is to speak.
+            abandoned: is set when nobody waits for the answer any longer.
+
         Raises:
-            Problem: no video can be made of them; ``field`` says which is at fault.
+            Problem: no video can be made of them; ``field`` says which is at fault. Or the check was abandoned.
         """
-        self._ask(CHECK, folder, face)
+        self._ask(CHECK, folder, face, abandoned)
 
-    def faces(self, folder: Path) -> dict[str, Any]:
+    def faces(self, folder: Path, abandoned: threading.Event) -> dict[str, Any]:
         """What :func:`~atldiff.serve.workloads.faces_in` says of the portrait in ``folder``; raises as above."""
-        return self._ask(FIND_FACES, folder, None)
+        return self._ask(FIND_FACES, folder, None, abandoned)
 
-    def _ask(self, question: str, folder: Path, face: int | None) -> Any:
-        with self._mutex:
-            worker = self._ready_worker()
+    def _ask(self, question: str, folder: Path, face: int | None, abandoned: threading.Event) -> Any:
+        name: str = TAKES_LONG
+        content: Any = None
+        with contextlib.suppress(TimeoutError):
+            limit_s = min(_QUICK_S, self._timeout_s)
+            name, content = self._quick.ask(question, (folder, face, True), limit_s, abandoned)
+        if name == TAKES_LONG:
             try:
-                worker.send(question, (folder, face))
-                name, content = worker.receive(self._timeout_s)
+                name, content = self._slow.ask(question, (folder, face, False), self._timeout_s, abandoned)
             except TimeoutError as error:
-                self.stop()
                 limit = f"within {self._timeout_s:g} s; expected simpler or shorter ones"
                 detail = f"the files could not be read {limit}"
-                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
-            except Problem as error:
-                self.stop()
-                detail = f"the files could not be read: {error.detail}"
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
         if name != PASSED:
             raise content
         return content
 
-    def _ready_worker(self) -> Worker:
+
+class _Lane:
+    """A process, and those who wait for it."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._turn = threading.Lock()
+        self._worker: Worker | None = None
+        self._is_ready = False
+        self._has_ended = False
+
+    def start(self) -> None:
+        self._worker, self._is_ready = Worker(serve_checks, self._setup), False
+
+    def stop(self) -> None:
+        self._has_ended = True
+        if self._worker is not None:
+            self._worker.kill()
+        with self._turn:
+            self._close()
+
+    def ask(self, name: str, content: Any, limit_s: float, abandoned: threading.Event) -> tuple[str, Any]:
+        """The process' answer.
+
+        Raises:
+            Problem: it died over the question twice (the first time may have had another cause), or could not start,
+                or the question was abandoned.
+            TimeoutError: it had no answer within ``limit_s``.
+        """
+        while not self._turn.acquire(timeout=_LOOK_S):
+            _check_that_someone_waits(abandoned)
+        try:
+            _check_that_someone_waits(abandoned)
+            deaths = 0
+            while True:
+                worker = self._ready_worker(abandoned)
+                try:
+                    worker.send(name, content)
+                    return _answer(worker, limit_s, abandoned)
+                except TimeoutError:
+                    self._close()
+                    raise
+                except Problem as error:
+                    self._close()
+                    if self._has_ended:
+                        raise stopped_problem() from error
+                    deaths += 1
+                    if abandoned.is_set():
+                        raise
+                    if deaths == 2:
+                        detail = f"the files could not be read: {error.detail}"
+                        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+        finally:
+            self._turn.release()
+
+    def _close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def _ready_worker(self, abandoned: threading.Event) -> Worker:
+        if self._has_ended:
+            raise stopped_problem()
         if self._worker is None or not self._worker.is_alive:
-            self.stop()
+            self._close()
             self.start()
         assert self._worker is not None
-        if not self._is_ready:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._is_ready:
             try:
-                self._worker.wait_until_ready(_START_TIMEOUT_S)
+                self._worker.wait_until_ready(_LOOK_S)
+                self._is_ready = True
             except TimeoutError as error:
-                self.stop()
-                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time") from error
-            self._is_ready = True
+                _check_that_someone_waits(abandoned)
+                if time.monotonic() > deadline:
+                    self._close()
+                    raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time") from error
         return self._worker
+
+
+def _answer(worker: Worker, limit_s: float, abandoned: threading.Event) -> tuple[str, Any]:
+    """The next message. A check that nobody waits for goes on for a while: another process takes time to start."""
+    began = time.monotonic()
+    while True:
+        passed_s = time.monotonic() - began
+        if passed_s > _WORTH_A_RESTART_S:
+            _check_that_someone_waits(abandoned)
+        try:
+            return worker.receive(min(_LOOK_S, limit_s - passed_s))
+        except TimeoutError:
+            if passed_s >= limit_s:
+                raise
+
+
+def _check_that_someone_waits(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise Problem(HTTPStatus.GONE, "nobody waits for the check any longer")

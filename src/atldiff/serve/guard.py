@@ -19,8 +19,11 @@ from atldiff.serve.studio import is_page
 TOKEN_PROTOCOL = "bearer."
 """What the token follows in a WebSocket's list of subprotocols, for browsers, which can set no header there."""
 
-OPEN_PATHS = ("/health",)
+OPEN_PATHS = ("/health", "/docs", "/openapi.json")
 """Need no token; nor do the files of the studio's page."""
+
+LARGEST_HEAD = 32 * 1024
+"""Bytes of a request's line and headers."""
 
 _DRAIN_S = 10.0
 _HEADERS = {
@@ -37,34 +40,61 @@ class Guard:
 
     There are no CORS headers, and a browser sends some requests of other sites without asking for them, so whatever a
     page of another origin sends is refused; so is a name that is not the service's, behind which another site's
-    name server may stand.
+    name server may stand. HEAD is answered wherever GET is, with the same headers.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if scope["type"] == "websocket":
-            if refusal is None:
-                await self._app(scope, receive, send)
+        self._under_way += 1
+        try:
+            if scope["type"] == "websocket":
+                await self._on_websocket(scope, receive, send)
             else:
-                await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
-            return
-        answer = _Answer(scope, receive, send, self._settings.max_upload_bytes)
+                await self._on_request(scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _on_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._fullness() or self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
+
+    async def _on_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fullness = self._fullness()
+        refusal = fullness or self._refusal(scope)
+        answer = _Answer(scope, receive, send, 0 if fullness else self._settings.max_upload_bytes)
+        method = scope["method"]
+        inner = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
             if refusal is None:
-                await self._app(scope, answer.receive, answer.send)
+                await self._app(inner, answer.receive, answer.send)
             else:
                 await send_problem(refusal, answer.send)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(_known_method(scope["method"]), route, str(answer.status)).inc()
+            route = getattr(inner.get("route"), "path", "none")
+            self._metrics.requests.labels(_known_method(method), route, str(answer.status)).inc()
+
+    def _fullness(self) -> Problem | None:
+        most = self._settings.max_connections
+        if self._under_way <= most:
+            return None
+        headers = {"Retry-After": "1", "Connection": "close"}
+        detail = f"the service is at {most} requests at once and takes no more; try again later"
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=headers)
 
     def _refusal(self, scope: Scope) -> Problem | None:
+        if _head_size(scope) > LARGEST_HEAD:
+            limit = f"expected at most {LARGEST_HEAD // 1024} KiB"
+            detail = f"the request's address and headers are too large; {limit}"
+            return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._settings.allowed_hosts and _without_port(host) not in self._settings.allowed_hosts:
@@ -92,6 +122,12 @@ def _is_token(candidate: str, tokens: Iterable[str]) -> bool:
     return any([hmac.compare_digest(given, token.encode()) for token in tokens])  # noqa: C419
 
 
+def _head_size(scope: Scope) -> int:
+    """Bytes of the request's line and headers, with the marks between them."""
+    address = len(scope.get("raw_path", b"")) + len(scope.get("query_string", b""))
+    return address + sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+
+
 def _without_port(host: str) -> str:
     name, colon, port = host.lower().rpartition(":")
     return name if colon and port.isdecimal() else host.lower()
@@ -112,11 +148,13 @@ async def send_problem(problem: Problem, send: Send) -> None:
 
 class _Answer:
     """Watches a request and its answer. An error that comes before the body has been read waits for the rest of the
-    body, within limits, since many clients read no answer before they have sent everything."""
+    body, within limits, since many clients read no answer before they have sent everything. The answer to HEAD ends
+    where its body would begin, however long that would go on."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         headers = Headers(scope=scope)
         self.status = 499
+        self._is_head, self._has_ended = scope["method"] == "HEAD", False
         self._receive, self._send, self._most = receive, send, most
         self._has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._waits_for_go = "expect" in headers
@@ -136,6 +174,10 @@ class _Answer:
                 headers.setdefault(name, value)
             if self.status >= HTTPStatus.BAD_REQUEST and self.status != HTTPStatus.REQUEST_TIMEOUT:
                 await self._drain()
+        elif self._is_head:
+            if self._has_ended:
+                return
+            self._has_ended, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
     async def _drain(self) -> None:

@@ -1,5 +1,6 @@
 """The OpenAPI description as a page without scripts: nothing is loaded from elsewhere."""
 
+import re
 from html import escape
 from typing import Any
 
@@ -8,6 +9,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h2 { border-top: 1px solid #ccc; padding-top: 1rem; font-size: 1.1rem } code { font-family: ui-monospace, monospace }
 table { border-collapse: collapse; width: 100% } td { padding: .2rem .8rem .2rem 0; vertical-align: top }
 b.method { background: #224; color: white; padding: .1rem .5rem; border-radius: .2rem }
+p, h2, td, code { overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } b.method { background: #446 } }
 """
 
@@ -39,10 +41,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
         parts.append(f"<p>Body: <code>{escape(kind)}</code></p>")
     if rows:
         parts.append(
-            _table([(f"<code>{escape(name)}</code>", _kind(field), escape(text)) for name, field, text in rows])
+            _table([(f"<code>{escape(name)}</code>", _kind(field), _words(text)) for name, field, text in rows])
         )
     answers = operation["responses"].items()
-    parts.append(_table([(f"<b>{status}</b>", escape(answer["description"])) for status, answer in answers]))
+    parts.append(_table([(f"<b>{status}</b>", _words(answer["description"])) for status, answer in answers]))
     return parts
 
 
@@ -60,7 +62,12 @@ def _kind(schema: dict[str, Any]) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part.strip())
+    return "".join(f"<p>{_words(part)}</p>" for part in text.split("\n\n") if part.strip())
+
+
+def _words(text: str) -> str:
+    """Text with its `code` marked as such."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

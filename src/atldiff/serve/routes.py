@@ -1,8 +1,10 @@
 """The routes of the API."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,9 +18,20 @@ import atldiff
 from atldiff.serve.fields import OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
-from atldiff.serve.schemas import Faces, Health, Landmarks, ProblemBody, Video, problems, upload_form
+from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, problems, upload_form
 from atldiff.serve.service import Service
-from atldiff.serve.store import DONE, FINAL, ID_PATTERN, LANDMARKS, PORTRAIT, PREVIEW, SPEECH, VIDEO, Job
+from atldiff.serve.store import (
+    DONE,
+    FINAL,
+    ID_PATTERN,
+    LANDMARKS,
+    PORTRAIT,
+    PREVIEW,
+    SPEECH,
+    VIDEO,
+    Job,
+    stopped_problem,
+)
 from atldiff.serve.uploads import read_upload
 
 _HEARTBEAT_S = 15.0
@@ -85,7 +98,7 @@ async def create_video(
             request, folder, (PORTRAIT, SPEECH), OPTIONS, settings.max_upload_bytes, settings.upload_timeout_s
         )
         options = read_options(fields)
-        await run_in_threadpool(service.checker.check, folder, options.get("face"))
+        await _look(request, service.checker.check, folder, options.get("face"))
         await run_in_threadpool(service.jobs.submit, job_id, options)
     if wait:
         return await _wait_for(request, service, job_id)
@@ -194,7 +207,7 @@ async def get_events(request: Request, job_id: JobId) -> StreamingResponse:
     `deleted`. The data of each is the job as JSON, of `deleted` its number alone."""
     service = _service(request)
     await run_in_threadpool(_job, service, job_id)
-    return StreamingResponse(_events(service, job_id), media_type="text/event-stream")
+    return StreamingResponse(_events(request, job_id), media_type="text/event-stream")
 
 
 @router.post(
@@ -220,12 +233,23 @@ async def find_faces(request: Request) -> Faces:
     with service.checker.place(), service.store.new_folder() as upload:
         folder = service.store.job_folder(upload)
         await read_upload(request, folder, (PORTRAIT,), (), settings.max_upload_bytes, settings.upload_timeout_s)
-        return Faces(**await run_in_threadpool(service.checker.faces, folder))
+        return Faces(**await _look(request, service.checker.faces, folder))
 
 
 @router.websocket("/v1/live")
 async def live(socket: WebSocket) -> None:
     await hold_session(socket, socket.app.state.service.live)
+
+
+@router.get("/v1/limits", tags=["service"], summary="What the service takes")
+def get_limits(request: Request) -> Limits:
+    """How large a request, how long a speech and how large a portrait may be."""
+    settings = _service(request).settings
+    return Limits(
+        max_upload_bytes=settings.max_upload_bytes,
+        max_duration_s=settings.max_duration_s,
+        max_pixels=settings.max_pixels,
+    )
 
 
 @router.get(
@@ -259,6 +283,32 @@ def get_metrics(request: Request) -> Response:
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+def _ending(request: Request) -> asyncio.Event:
+    return request.app.state.ending
+
+
+async def _look(request: Request, check: Callable[..., Any], *arguments: Any) -> Any:
+    """What a check of the uploads says; it is abandoned where the client goes, or the service ends."""
+    abandoned, ending = threading.Event(), _ending(request)
+    watches = [asyncio.create_task(watch) for watch in (_until_gone(request), ending.wait())]
+    for watch in watches:
+        watch.add_done_callback(lambda _: abandoned.set())
+    try:
+        return await run_in_threadpool(check, *arguments, abandoned)
+    except Problem as problem:
+        if ending.is_set():
+            raise stopped_problem() from problem
+        raise
+    finally:
+        for watch in watches:
+            watch.cancel()
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _unknown() -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "no such job; it may have expired")
 
@@ -287,7 +337,7 @@ async def _wait_for(request: Request, service: Service, job_id: str) -> Response
     """The video when it is finished; nobody else knows of the job, so it is deleted after that."""
     delete = BackgroundTask(service.jobs.delete, job_id)
     try:
-        async for job in _changes(service, job_id, _DISCONNECT_LOOK_S):
+        async for job in _changes(request, job_id, _DISCONNECT_LOOK_S):
             if job is None:
                 if await request.is_disconnected():
                     raise Problem(HTTPStatus.GONE, "the client has gone")
@@ -296,36 +346,55 @@ async def _wait_for(request: Request, service: Service, job_id: str) -> Response
             elif job.problem is not None:
                 problem = ProblemBody(**job.problem)
                 raise Problem(problem.status, problem.detail, problem.field)
+    except _Ending as error:
+        await delete()
+        raise stopped_problem() from error
     except BaseException:
         await delete()
         raise
     raise Problem(HTTPStatus.GONE, "the job was deleted")
 
 
-async def _events(service: Service, job_id: str) -> AsyncIterator[str]:
-    async for job in _changes(service, job_id, _HEARTBEAT_S):
-        if job is None:
-            yield ": waiting\n\n"
-        else:
-            yield f"event: {job.state}\ndata: {Video.of(job).model_dump_json()}\n\n"
-            if job.state in FINAL:
-                return
-    yield f"event: deleted\ndata: {json.dumps({'id': job_id})}\n\n"
-
-
-async def _changes(service: Service, job_id: str, patience_s: float) -> AsyncIterator[Job | None]:
-    """The job now and at each change, None where it has not changed for a while; ends when it is deleted."""
-    changed = asyncio.Event()
-    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-    with service.jobs.listening(job_id, tell):
-        while True:
-            changed.clear()
-            job = await run_in_threadpool(service.jobs.get, job_id)
+async def _events(request: Request, job_id: str) -> AsyncIterator[str]:
+    with contextlib.suppress(_Ending):
+        async for job in _changes(request, job_id, _HEARTBEAT_S):
             if job is None:
-                return
-            yield job
-            while not changed.is_set():
-                try:
-                    await asyncio.wait_for(changed.wait(), patience_s)
-                except TimeoutError:
-                    yield None
+                yield ": waiting\n\n"
+            else:
+                yield f"event: {job.state}\ndata: {Video.of(job).model_dump_json()}\n\n"
+                if job.state in FINAL:
+                    return
+        yield f"event: deleted\ndata: {json.dumps({'id': job_id})}\n\n"
+
+
+class _Ending(Exception):
+    """The service ends."""
+
+
+async def _changes(request: Request, job_id: str, patience_s: float) -> AsyncIterator[Job | None]:
+    """The job now and at each change, None where it has not changed for a while; ends when it is deleted.
+
+    Raises:
+        _Ending: the service ends.
+    """
+    changed, ending, jobs = asyncio.Event(), _ending(request), _service(request).jobs
+    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+    watch = asyncio.create_task(ending.wait())
+    watch.add_done_callback(lambda _: changed.set())
+    try:
+        with jobs.listening(job_id, tell):
+            while True:
+                changed.clear()
+                if ending.is_set():
+                    raise _Ending
+                job = await run_in_threadpool(jobs.get, job_id)
+                if job is None:
+                    return
+                yield job
+                while not changed.is_set():
+                    try:
+                        await asyncio.wait_for(changed.wait(), patience_s)
+                    except TimeoutError:
+                        yield None
+    finally:
+        watch.cancel()

@@ -104,6 +104,14 @@ class Landmarks(BaseModel):
     )
 
 
+class Limits(BaseModel):
+    """What the service takes."""
+
+    max_upload_bytes: int = Field(description="Of a whole request.")
+    max_duration_s: float = Field(description="Of the speech.")
+    max_pixels: int = Field(description="Of the portrait.")
+
+
 class Health(BaseModel):
     """Whether videos can be made now."""
 

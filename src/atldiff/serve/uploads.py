@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
@@ -36,13 +36,21 @@ async def read_upload(
         The texts by name.
 
     Raises:
-        Problem: the body is too large, too slow, no form, or not the form that was expected.
+        Problem: the body is too large (``field`` is the largest file so far, where one has begun), too slow, no form,
+            or not the form that was expected.
     """
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated[:20]) > most:
+        raise _too_large(most)
     parts = _Parts(folder, files, fields)
     parser = MultipartParser(_boundary(request), parts.callbacks(), max_header_size=_MAX_HEADER_BYTES)  # pyright: ignore
     try:
         async with asyncio.timeout(timeout_s):
-            async for chunk in _body(request, most):
+            received = 0
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > most:
+                    raise _too_large(most, parts.largest_file())
                 parser.write(chunk)
         parser.finalize()
     except TimeoutError as error:
@@ -73,17 +81,9 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _body(request: Request, most: int) -> AsyncIterator[bytes]:
-    too_large = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too large; expected at most {most} bytes")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated[:20]) > most:
-        raise too_large
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > most:
-            raise too_large
-        yield chunk
+def _too_large(most: int, field: str | None = None) -> Problem:
+    limit = f"expected at most {most / 2**20:.4g} MiB in one request"
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the upload is too large; {limit}", field)
 
 
 class _Parts:
@@ -120,6 +120,11 @@ class _Parts:
             except UnicodeDecodeError as error:
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is no text in UTF-8", name) from error
         return texts
+
+    def largest_file(self) -> str | None:
+        """The name of the file of which most has come; None before any."""
+        sizes = {name: size for name, size in self.sizes.items() if name in self._files}
+        return max(sizes, key=lambda name: sizes[name], default=None)
 
     def close(self) -> None:
         """Close the file of a part that has ended."""

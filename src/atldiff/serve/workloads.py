@@ -12,7 +12,7 @@ import numpy as np
 
 from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
-from atldiff.face.portrait import load_portrait, select_face
+from atldiff.face.portrait import Detector, load_portrait, select_face
 from atldiff.media import open_media
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import READY, WorkerSetup
@@ -20,29 +20,44 @@ from atldiff.serve.store import PORTRAIT, SPEECH, VIDEO
 from atldiff.speech.waveform import Speech
 
 CHECK, FIND_FACES, MAKE = "check", "find faces", "make"
-PASSED, PROGRESS, DONE, FAILED = "passed", "progress", "done", "failed"
+PASSED, TAKES_LONG, PROGRESS, DONE, FAILED = "passed", "takes long", "progress", "done", "failed"
 """Names of the messages to and from a worker."""
 
 _PROGRESS_STEP_S = 0.1
 
 
 def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
-    """Answer (folder, number of the face or None): whether a video can be made of what lies there, or its faces."""
+    """Answer (folder, number of the face or None, whether to be quick): whether a video can be made of what lies
+    there, or its faces. Where that has to be quick, a portrait that is a video is not searched."""
     with FaceDetector() as detector:
         pipe.send((READY, None))
         while True:
-            name, (folder, face) = pipe.recv()
+            name, (folder, face, is_quick) = pipe.recv()
+            video_detector = _PicturesOnly() if is_quick else detector
             try:
-                picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels)
+                picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
                 if name == FIND_FACES:
                     pipe.send((PASSED, faces_in(picture, detector)))
                     continue
                 with _fault_in(SPEECH, folder):
                     open_speech(folder / SPEECH, setup.max_duration_s)
+            except _TakesLong:
+                pipe.send((TAKES_LONG, None))
             except (Problem, MemoryError) as error:
                 pipe.send((FAILED, problem_of(error)))
             else:
                 pipe.send((PASSED, None))
+
+
+class _TakesLong(Exception):
+    """The portrait is a video."""
+
+
+class _PicturesOnly:
+    """Stands in for a detector where a video is to be searched for a face."""
+
+    def detect(self, image: np.ndarray) -> list[np.ndarray]:
+        raise _TakesLong
 
 
 def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
@@ -65,11 +80,14 @@ def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
                 pipe.send((FAILED, problem_of(error, names=names)))
 
 
-def check_portrait(path: Path, face: int | None, detector: FaceDetector, max_pixels: int) -> np.ndarray:
-    """The picture. Raises: Problem: no picture, too large, no face, or no face of that number."""
+def check_portrait(
+    path: Path, face: int | None, detector: FaceDetector, max_pixels: int, video_detector: Detector
+) -> np.ndarray:
+    """The picture; ``video_detector`` finds it in a video. Raises: Problem: no picture, too large, no face, or no
+    face of that number."""
     with _fault_in(PORTRAIT, path.parent):
         _check_video_size(path, max_pixels)
-        picture = load_portrait(path, detector)
+        picture = load_portrait(path, video_detector)
         select_face(picture, detector)
     if face is not None:
         with _fault_in("face", path.parent):
@@ -123,7 +141,7 @@ def _fault_in(field: str, folder: Path) -> Iterator[None]:
     names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
     try:
         yield
-    except (Problem, MemoryError):
+    except (Problem, MemoryError, _TakesLong):
         raise
     except InputError as error:
         raise problem_of(error, field, names) from error

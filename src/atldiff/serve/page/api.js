@@ -1,6 +1,12 @@
 // The service's API. Everything goes through fetch, so that a token can be sent with each request.
 
 const TOKEN = "atldiff-token";
+const POLL_MS = 200;
+const HIDDEN_POLL_MS = 2000;
+const RETRY_MS = 1000;
+const ANSWER_MS = 10_000;
+const LOST_AFTER = 3;
+const PASSING = [0, 429, 502, 503, 504];
 
 /** An answer that says what was wrong, and with which field. */
 export class Problem extends Error {
@@ -11,29 +17,35 @@ export class Problem extends Error {
   }
 }
 
-/** Take the token out of the address, where `atldiff studio` has put it. */
+/** Take the token out of the address, where `atldiff studio` has put it; whether there was one. */
 export function takeTokenFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token) {
-    keepToken(token);
-    history.replaceState(null, "", location.pathname);
-  }
+  if (token === null) return false;
+  history.replaceState(null, "", location.pathname);
+  return keepToken(token);
 }
 
+/** Send a token from now on; not if it cannot be one. */
 export function keepToken(token) {
+  if (!/^[ -~]+$/.test(token)) return false;
   sessionStorage.setItem(TOKEN, token);
+  return true;
+}
+
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+
+export async function getLimits() {
+  return (await send("GET", "/v1/limits")).json();
 }
 
 export async function findFaces(portrait, signal) {
   return (await send("POST", "/v1/faces", { body: form({ portrait }), signal })).json();
 }
 
-export async function createVideo(parts) {
-  return (await send("POST", "/v1/videos", { body: form(parts) })).json();
-}
-
-export async function getVideo(id) {
-  return (await send("GET", `/v1/videos/${id}`)).json();
+/** Gives the number of the new job. */
+export async function createVideo(parts, signal) {
+  const answer = await send("POST", "/v1/videos", { body: form(parts), signal });
+  return answer.headers.get("Location").split("/").pop();
 }
 
 export async function getPart(id, part) {
@@ -49,36 +61,33 @@ export async function getExample(name) {
   return new File([blob], name, { type: blob.type });
 }
 
-/** The job at each of its changes until it has ended; a cut connection is taken up again. */
-export async function* changes(id, signal) {
-  for (;;) {
+/** The job again and again until it has ended; null while the service does not answer. */
+export async function* states(id, signal) {
+  for (let failures = 0; ; ) {
     try {
-      const answer = await send("GET", `/v1/videos/${id}/events`, { signal });
-      for await (const { event, data } of serverSentEvents(answer.body)) {
-        if (event === "deleted") return;
-        yield data;
-        if (event === "done" || event === "failed") return;
-      }
+      const patience = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
+      const answer = await send("GET", `/v1/videos/${id}`, { signal: patience });
+      const job = await lost(answer.json());
+      failures = 0;
+      yield job;
+      if (job.state === "done" || job.state === "failed") return;
     } catch (error) {
-      if (signal.aborted || error.status !== 0) throw error;
+      if (signal.aborted || !PASSING.includes(error.status)) throw error;
+      failures += 1;
+      if (failures >= LOST_AFTER) yield null;
     }
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await pause(failures ? RETRY_MS : POLL_MS);
   }
 }
 
-async function* serverSentEvents(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
-  for (;;) {
-    const { done, value } = await lost(reader.read());
-    if (done) return;
-    const blocks = (held + value).split("\n\n");
-    held = blocks.pop();
-    for (const block of blocks) {
-      const found = /^event: (.+)\ndata: (.+)$/.exec(block);
-      if (found) yield { event: found[1], data: JSON.parse(found[2]) };
-    }
-  }
+/** Waits; longer while nobody looks. */
+async function pause(milliseconds) {
+  const looking = new AbortController();
+  await new Promise((resolve) => {
+    setTimeout(resolve, document.hidden ? HIDDEN_POLL_MS : milliseconds);
+    document.addEventListener("visibilitychange", resolve, { signal: looking.signal });
+  });
+  looking.abort();
 }
 
 async function send(method, path, { body, signal } = {}) {

@@ -82,7 +82,8 @@ export class LandmarkViews {
 
   #plot() {
     const count = this.#openings.length;
-    const most = Math.max(LEAST_SPAN, ...this.#openings);
+    const widest = this.#openings.reduce((best, opening) => Math.max(best, opening), 0);
+    const most = Math.max(LEAST_SPAN, widest);
     const places = this.#openings.map((opening, index) => {
       const x = (1000 * (index + 0.5)) / count;
       return `${x.toFixed(1)} ${(98 - (94 * opening) / most).toFixed(1)}`;
@@ -92,9 +93,9 @@ export class LandmarkViews {
     graph.querySelector(".line").setAttribute("d", line);
     graph.querySelector(".area").setAttribute("d", `${line}L1000 100L0 100Z`);
     const seconds = count / this.#fps;
-    const widest = this.#openings.indexOf(Math.max(...this.#openings));
+    const widestAt = this.#openings.indexOf(widest) / this.#fps;
     find("mouth-end").textContent = `${seconds.toFixed(1)} s`;
-    const words = `Mouth opening over ${seconds.toFixed(1)} seconds; widest at ${(widest / this.#fps).toFixed(1)} seconds.`;
+    const words = `Mouth opening over ${seconds.toFixed(1)} seconds; widest at ${widestAt.toFixed(1)} seconds.`;
     graph.setAttribute("aria-label", words);
   }
 

@@ -1,6 +1,7 @@
 // The portrait: chosen, dropped, photographed or the example; and which of its faces.
 
 import { findFaces, getExample } from "./api.js";
+import { fileFault } from "./files.js";
 import { acceptDrops, deviceFault, find, hasDevices, setProportions, show, showError } from "./page.js";
 
 const LARGEST_PHOTO = 1280;
@@ -10,7 +11,8 @@ export class PortraitField {
   face = null;
   #changed;
   #refused;
-  #search = new AbortController();
+  #search = null;
+  #searching = new AbortController();
   #address = "";
 
   /** `changed` is called when there is another portrait, or none; `refused` with why it cannot be used. */
@@ -43,16 +45,33 @@ export class PortraitField {
   /** Show a file and ask the service for the faces in it. */
   async take(file) {
     this.#reset(file);
-    const { signal } = this.#search;
-    find("portrait-note").textContent = "Looking for faces …";
     this.#draw(file);
+    await this.search();
+  }
+
+  /** Ask the service for the faces, unless it has answered; gives whether they are known. */
+  async search() {
+    const { signal } = this.#searching;
+    this.#search ??= this.#look(this.file, signal);
+    const isKnown = await this.#search;
+    if (signal.aborted) return false;
+    if (!isKnown) this.#search = null;
+    return isKnown;
+  }
+
+  async #look(file, signal) {
+    find("portrait-note").textContent = "Looking for faces …";
     try {
+      const fault = await fileFault(file);
+      if (fault) throw new Error(fault);
       const found = await findFaces(file, signal);
       if (!signal.aborted) this.#showFaces(found);
+      return true;
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted) return false;
       find("portrait-note").textContent = "";
       this.#refused(error);
+      return false;
     }
   }
 
@@ -63,8 +82,9 @@ export class PortraitField {
   }
 
   #reset(file) {
-    this.#search.abort();
-    this.#search = new AbortController();
+    this.#searching.abort();
+    this.#searching = new AbortController();
+    this.#search = null;
     this.file = file;
     this.face = null;
     showError("portrait", "");
@@ -132,8 +152,10 @@ export class PortraitField {
     });
     number.textContent = face.number;
     const grown = 0.12;
-    label.style.left = `${(100 * (face.x - grown * face.width)) / width}%`;
-    label.style.top = `${(100 * (face.y - 2 * grown * face.height)) / height}%`;
+    const centre = (100 * (face.y + (0.5 - grown / 2) * face.height)) / height;
+    label.style.left = `${(100 * (face.x + 0.5 * face.width)) / width}%`;
+    label.style.top = `${centre}%`;
+    label.style.setProperty("--centre", centre);
     label.style.width = `${(100 * (1 + 2 * grown) * face.width) / width}%`;
     label.style.height = `${(100 * (1 + 3 * grown) * face.height) / height}%`;
     label.append(input, number);

@@ -1,6 +1,7 @@
 // The speech: chosen, dropped, recorded or the example.
 
 import { getExample } from "./api.js";
+import { fileFault } from "./files.js";
 import { acceptDrops, deviceFault, find, hasDevices, minutes, show, showError } from "./page.js";
 import { SpeechPlayer } from "./player.js";
 
@@ -38,13 +39,24 @@ export class SpeechField {
     find("speech-drop").focus();
   }
 
+  get isRecording() {
+    return this.#recorder.isRecording;
+  }
+
   take(file) {
+    this.#recorder.discard();
     this.file = file;
     showError("speech", "");
     this.#player.take(file);
     find("speech-name").textContent = file?.name ?? "";
     this.#arrange(false);
     this.#changed();
+    if (file) this.#check(file);
+  }
+
+  async #check(file) {
+    const fault = await fileFault(file);
+    if (file === this.file) showError("speech", fault);
   }
 
   #takeFrom(input) {
@@ -94,14 +106,27 @@ class Recorder {
     recorder.addEventListener("stop", () => {
       stopMeter();
       for (const track of stream.getTracks()) track.stop();
+      if (recorder !== this.#recorder) return;
+      this.#recorder = null;
       this.#take(new File(pieces, "Your recording", { type: recorder.mimeType }));
     });
     recorder.start();
     this.#recorder = recorder;
   }
 
+  get isRecording() {
+    return this.#recorder !== null;
+  }
+
   stop() {
     if (this.#recorder?.state === "recording") this.#recorder.stop();
+  }
+
+  /** Stop, and take nothing of it. */
+  discard() {
+    const recorder = this.#recorder;
+    this.#recorder = null;
+    if (recorder?.state === "recording") recorder.stop();
   }
 }
 

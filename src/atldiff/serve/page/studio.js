@@ -1,6 +1,9 @@
 // The page: from the fields to a job, its progress, its video.
 
-import { Problem, changes, createVideo, deleteVideo, getPart, getVideo, keepToken, takeTokenFromAddress } from "./api.js";
+import {
+  Problem, createVideo, deleteVideo, getLimits, getPart, hasToken, keepToken, states, takeTokenFromAddress,
+} from "./api.js";
+import { fileFault, sumFault } from "./files.js";
 import { LandmarkViews } from "./landmarks.js";
 import { find, setProportions, show, showError } from "./page.js";
 import { PortraitField } from "./portrait.js";
@@ -8,32 +11,37 @@ import { SpeechField } from "./speech.js";
 
 const JOB = "atldiff-job";
 const FIELDS = ["portrait", "speech", "emotion", "intensity", "mouth", "head_motion", "blink", "seed", "steps", "badge", "consent"];
+const LOST = "The connection is lost; trying again …";
+const GONE = "This video is no longer there: it was removed elsewhere, or the service keeps it no longer.";
+const FORGOTTEN = "Loading the page anew forgets portrait and speech; choose them again for another video.";
 const UNAUTHORIZED = 401;
 const NOT_FOUND = 404;
 
 const form = find("form");
 const video = find("video");
-const portrait = new PortraitField(withdrawConsent, showRefusal);
-const speech = new SpeechField(withdrawConsent);
+const portrait = new PortraitField(takeChange, showRefusal);
+const speech = new SpeechField(takeChange);
 const views = new LandmarkViews();
 
-let job = null;
+let sending = null;
 let following = new AbortController();
+let tokenTrial = null;
 
 /** Whoever changes the face or the voice agrees anew. */
-function withdrawConsent() {
+function takeChange() {
   find("consent").checked = false;
+  showError("form", "");
 }
 
 function announce(text) {
-  find("announcer").textContent = text;
+  if (find("announcer").textContent !== text) find("announcer").textContent = text;
 }
 
 function showProblem(error, place = "form") {
   const field = error.field === "face" ? "portrait" : error.field;
   if (error.status === UNAUTHORIZED) {
     askForToken();
-    find("token").focus();
+    goTo("token");
   } else if (FIELDS.includes(field)) {
     showFault(field, error.message);
   } else {
@@ -49,23 +57,52 @@ function showRefusal(error) {
 
 function askForToken() {
   show(find("token-field"), true);
-  showError("token", "This service asks for a token; see where it was started.");
+  const fault = hasToken() ? "The service does not take this token" : "This service asks for a token";
+  showError("token", `${fault}; see where it was started.`);
+}
+
+/** With a new token, do what had to wait for it. */
+async function tryToken() {
+  try {
+    await getLimits();
+  } catch (error) {
+    if (error.status === UNAUTHORIZED) askForToken();
+    else showError("token", error.message);
+    return;
+  }
+  showError("token", "");
+  show(find("token-field"), false);
+  if (portrait.file) portrait.search();
+  restore();
 }
 
 /** Show what is wrong with a field, and go there. */
 function showFault(field, text) {
   showError(field, text);
-  const details = find(`${field}-error`).closest("details");
-  if (details) details.open = true;
-  const places = [find(`${field}-drop`), find(`${field}-choose`), find(field), form.querySelector(`[name="${field}"]:checked`)];
-  places.find((place) => place && !place.hidden)?.focus();
+  goTo(field);
 }
 
+function goTo(field) {
+  const details = find(`${field}-error`).closest("details");
+  if (details) details.open = true;
+  const places = [...["-stop", "-drop", "-choose", ""].map((part) => find(field + part)), checked(field)];
+  places.find((place) => place?.checkVisibility())?.focus();
+}
+
+const checked = (name) => form.querySelector(`[name="${name}"]:checked`);
+
 /** What cannot be sent, in the order of the page. */
-function faults() {
-  const found = [];
-  if (!portrait.file) found.push(["portrait", "Choose a portrait first."]);
-  if (!speech.file) found.push(["speech", "Choose or record some speech first."]);
+async function faults() {
+  const { file: picture } = portrait;
+  const { file: sound, isRecording } = speech;
+  const pictureFault = picture ? await fileFault(picture) : "Choose a portrait first.";
+  let soundFault = sound ? await fileFault(sound) : "Choose or record some speech first.";
+  if (isRecording) soundFault = "Stop the recording first.";
+  const found = [["portrait", pictureFault], ["speech", soundFault]].filter(([, text]) => text);
+  if (!found.length) {
+    const text = await sumFault([picture, sound]);
+    if (text) found.push([picture.size > sound.size ? "portrait" : "speech", text]);
+  }
   for (const id of ["seed", "steps"]) {
     const { min, max, validity } = find(id);
     if (!validity.valid) found.push([id, `Expected a whole number from ${min} to ${Number(max).toLocaleString("en")}.`]);
@@ -84,62 +121,124 @@ function parts() {
 
 async function generate() {
   clearErrors();
-  const found = faults();
-  for (const [field, text] of found) showError(field, text);
-  if (found.length) {
-    showFault(...found[0]);
-    return;
-  }
-  if (!find("token-field").hidden) keepToken(find("token").value.trim());
-  find("generate").disabled = true;
-  showProgress("Sending …");
+  setBusy(true);
   try {
-    const made = await createVideo(parts());
-    show(find("token-field"), false);
+    if (!(await isReady())) return;
+    const id = await submit();
+    if (!id) return;
     forgetJob();
-    await follow(made.id);
-  } catch (error) {
-    show(find("progress"), false);
-    showProblem(error);
+    await follow(id);
   } finally {
-    find("generate").disabled = false;
+    setBusy(false);
   }
 }
 
+function setBusy(isBusy) {
+  find("generate").disabled = isBusy;
+}
+
+/** Whether all of it can be sent; shows what cannot. */
+async function isReady() {
+  await tokenTrial;
+  if (!find("token-field").hidden) {
+    if (!find("token-error").textContent) askForToken();
+    goTo("token");
+    return false;
+  }
+  const before = portrait.face;
+  const isKnown = !portrait.file || (await portrait.search());
+  const found = await faults();
+  for (const [field, text] of found) showError(field, text);
+  if (found.length) goTo(found[0][0]);
+  else if (!isKnown) goTo(find("token-field").hidden ? "portrait" : "token");
+  else if (portrait.face !== before) checked("face-choice").focus();
+  else return true;
+  return false;
+}
+
+/** Send everything; gives the number of the job, or nothing if there is none. */
+async function submit() {
+  sending = new AbortController();
+  const { signal } = sending;
+  find("delete").disabled = true;
+  showProgress("Sending …");
+  if ([find("generate"), document.body].includes(document.activeElement)) find("cancel").focus({ preventScroll: true });
+  try {
+    const id = await createVideo(parts(), signal);
+    if (!signal.aborted) return id;
+    await deleteVideo(id);
+  } catch (error) {
+    if (!signal.aborted) {
+      stopSending();
+      showProblem(error);
+      return null;
+    }
+  } finally {
+    sending = null;
+    find("delete").disabled = false;
+  }
+  stopSending();
+  announce("Stopped; no video is made.");
+  return null;
+}
+
+function stopSending() {
+  setBusy(false);
+  hideProgress(find("generate"));
+}
+
 function clearErrors() {
-  for (const field of [...FIELDS, "form", "stage", "token"]) showError(field, "");
+  for (const field of [...FIELDS, "form", "stage"]) showError(field, "");
 }
 
 /** Remove the job before, of which the page has no more use. */
 function forgetJob() {
-  if (job) deleteVideo(job).catch(() => {});
-  job = null;
+  const id = sessionStorage.getItem(JOB);
+  if (id) deleteVideo(id).catch(() => {});
 }
 
 /** Watch a job to its end. */
 async function follow(id) {
   following.abort();
-  job = id;
   sessionStorage.setItem(JOB, id);
   following = new AbortController();
+  const { signal } = following;
+  setBusy(true);
   clearStage();
   goToStage();
-  const { signal } = following;
-  let hasPreview = false;
   try {
-    for await (const state of changes(id, signal)) {
-      showState(state);
-      if (state.progress?.frames_done && !hasPreview) {
-        hasPreview = true;
-        showPreview(id, signal);
-      }
-      if (state.state === "failed") throw new Problem(state.problem);
-      if (state.state === "done") await showVideo(state);
-    }
+    await showStates(id, signal);
   } catch (error) {
     if (signal.aborted) return;
     emptyStage();
-    showProblem(error, "stage");
+    if (error.status === NOT_FOUND) {
+      sessionStorage.removeItem(JOB);
+      showError("stage", GONE);
+    } else {
+      showProblem(error, "stage");
+    }
+  }
+  if (!signal.aborted) setBusy(false);
+}
+
+async function showStates(id, signal) {
+  let hasPreview = false;
+  for await (const state of states(id, signal)) {
+    if (!state) {
+      showProgress(LOST);
+      announce(LOST);
+      continue;
+    }
+    showState(state);
+    if (state.progress?.frames_done && !hasPreview) {
+      hasPreview = true;
+      showPreview(id, signal);
+    }
+    if (state.state === "failed") {
+      sessionStorage.removeItem(JOB);
+      throw new Problem(state.problem);
+    }
+    if (state.state === "done") await showVideo(state);
   }
 }
 
@@ -154,10 +253,9 @@ function clearStage() {
 
 function emptyStage() {
   following.abort();
-  sessionStorage.removeItem(JOB);
-  job = null;
+  setBusy(false);
   clearStage();
-  show(find("progress"), false);
+  hideProgress(find("video-title"));
   show(find("screen"), false);
   show(find("empty"), true);
 }
@@ -175,6 +273,13 @@ function showProgress(text, share) {
   find("progress-text").textContent = text;
   if (share === undefined) find("progress-bar").removeAttribute("value");
   else find("progress-bar").value = share;
+}
+
+/** Whoever stands on its button goes on to another place. */
+function hideProgress(next) {
+  const isHere = document.activeElement === find("cancel");
+  show(find("progress"), false);
+  if (isHere) next.focus({ preventScroll: true });
 }
 
 function showState({ state, position, progress, started_at: startedAt }) {
@@ -222,7 +327,8 @@ async function showVideo({ id, result, options }) {
   if (!isPlayable) showError("stage", "This browser cannot play H.264 video. The download works.");
   setProportions(find("screen"), video.videoWidth || landmarks.width, video.videoHeight || landmarks.height);
   for (const name of ["screen", "video", "result", "tag"]) show(find(name), true);
-  for (const name of ["preview", "progress"]) show(find(name), false);
+  show(find("preview"), false);
+  hideProgress(video);
   views.take(landmarks);
   showViews();
   find("facts").textContent = facts(result, options, landmarks);
@@ -250,7 +356,8 @@ function showViews() {
 }
 
 async function removeJob(words) {
-  const id = job;
+  const id = sessionStorage.getItem(JOB);
+  sessionStorage.removeItem(JOB);
   emptyStage();
   find("video-title").focus({ preventScroll: true });
   try {
@@ -272,16 +379,11 @@ function showOutputs() {
 }
 
 /** After a reload the page goes on with its job. */
-async function restore() {
+function restore() {
   const id = sessionStorage.getItem(JOB);
-  if (!id) return;
-  try {
-    await getVideo(id);
-    await follow(id);
-  } catch (error) {
-    sessionStorage.removeItem(JOB);
-    if (error.status !== NOT_FOUND) showProblem(error);
-  }
+  if (!id || find("empty").hidden) return;
+  if (!portrait.file) find("portrait-note").textContent = FORGOTTEN;
+  follow(id);
 }
 
 form.addEventListener("submit", (event) => {
@@ -312,8 +414,19 @@ find("try").addEventListener("click", async () => {
   await Promise.all([portrait.takeExample(), speech.takeExample()]);
   find("consent").focus();
 });
-find("cancel").addEventListener("click", () => removeJob("Stopped, and removed."));
+find("cancel").addEventListener("click", () => {
+  if (sending) sending.abort();
+  else removeJob("Stopped, and removed.");
+});
 find("delete").addEventListener("click", () => removeJob("Removed from the service."));
+
+find("token").addEventListener("change", ({ target }) => {
+  if (keepToken(target.value.trim())) tokenTrial = tryToken();
+  else showError("token", "A token has letters a to z, digits and signs only.");
+});
+window.addEventListener("hashchange", () => {
+  if (takeTokenFromAddress()) tokenTrial = tryToken();
+});
 
 takeTokenFromAddress();
 if (!["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) {
