@@ -2,7 +2,8 @@
 
 Of the frames in which the true lips meet just before or after an opening, as at p, b and m: how often the predicted
 lips meet within a frame of it. Then ten minutes of the same eight seconds of speech over and over: how far the
-landmarks ever are from where they were in the first of them. Then ten seconds of faint noise: how far the mouth opens.
+landmarks ever are from where they were in the first of them. Then ten seconds of faint noise: how far the mouth
+opens.
 """
 
 import argparse
