@@ -83,6 +83,13 @@ def _wait_for_parent() -> None:
     os._exit(1)
 
 
+def how_it_ended(process: BaseProcess) -> str:
+    """What to say of a worker process that was lost."""
+    code = process.exitcode
+    how = "in an unknown way" if code is None else f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    return f"the worker process ended {how}, perhaps for want of memory"
+
+
 @dataclass
 class _Worker:
     """A process, our end of the pipe to it, and the number of the task that it is at."""
@@ -97,9 +104,7 @@ class _Worker:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            code = self.process.exitcode or 0
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return InputError(f"the worker process ended {how}, perhaps for want of memory")
+            return InputError(how_it_ended(self.process))
 
     def end(self) -> None:
         self.pipe.close()

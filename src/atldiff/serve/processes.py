@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atldiff.serve.problems import Problem, problem_of
-from atldiff.workers import end_with_parent
+from atldiff.workers import end_with_parent, how_it_ended
 
 READY, BROKEN = "ready", "broken"
 """The first message of a worker: it has loaded what it needs, or could not."""
@@ -97,11 +97,7 @@ class Worker:
 
     def _death(self) -> Problem:
         self._process.join(timeout=5)
-        code = self._process.exitcode
-        how = "was stopped" if code is None else f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        return Problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR, f"the worker process ended {how}, perhaps for want of memory"
-        )
+        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, how_it_ended(self._process))
 
 
 def _run(pipe: Connection, serve: Serve, setup: WorkerSetup) -> None:

@@ -162,12 +162,9 @@ class DiffusionTask(Task[JudgedUNet]):
         torch.manual_seed(training.seed)
         model = JudgedUNet(IdentityDiffusionUNet(config), PatchCritic() if training.critic else None)
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
-        )
-        super().__init__(training, config, model, optimiser)
+        super().__init__(prepared, training, config, model, betas=(0.9, 0.98))
         self.keeps_last = training.critic > 0
-        self._prepared, self._training = prepared, training
+        self._training = training
         self._clips: list[PreparedClip] = []
         self._validation: list[Batch] = []
 

@@ -126,11 +126,8 @@ class KFusionTask(Task[KFusionGenerator]):
     def __init__(self, prepared: Path, training: KFusionTraining, config: KFusionConfig) -> None:
         torch.manual_seed(training.seed)
         model = KFusionGenerator(config)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-        super().__init__(training, config, model, optimiser)
-        self._prepared, self._training, self._config = prepared, training, config
+        super().__init__(prepared, training, config, model)
+        self._training, self._config = training, config
         self._spoken: list[SpokenClip] = []
         self._validation: list[SpokenClip] = []
 

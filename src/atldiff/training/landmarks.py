@@ -170,11 +170,8 @@ class LandmarkTask(Task[LandmarkGenerator]):
     def __init__(self, prepared: Path, training: LandmarkTraining, config: LandmarkGeneratorConfig) -> None:
         torch.manual_seed(training.seed)
         model = LandmarkGenerator(config)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
-        )
-        super().__init__(training, config, model, optimiser)
-        self._prepared, self._training = prepared, training
+        super().__init__(prepared, training, config, model, betas=(0.9, 0.98))
+        self._training = training
         self._spoken: list[SpokenClip] = []
         self._validation: list[SpokenClip] = []
 

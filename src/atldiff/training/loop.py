@@ -55,17 +55,30 @@ class Task(ABC, Generic[Model]):
         part: folder of the trained part in the run's folder.
         settings, config: of the training and of the model.
         model: the network, made from the seed alone.
-        optimiser: of its parameters.
+        optimiser: AdamW, of those of its parameters that learn.
         keeps_last: the weights of the last report are taken for the best, whatever their score.
-        _prepared: folder of the prepared clips; every task sets it.
+
+    Args:
+        prepared: folder of the prepared clips.
+        betas: of the optimiser.
     """
 
     part: ClassVar[str]
     keeps_last: bool = False
-    _prepared: Path
 
-    def __init__(self, settings: TrainingSettings, config: Any, model: Model, optimiser: Optimizer) -> None:
-        self.settings, self.config, self.model, self.optimiser = settings, config, model, optimiser
+    def __init__(
+        self,
+        prepared: Path,
+        settings: TrainingSettings,
+        config: Any,
+        model: Model,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self._prepared, self.settings, self.config, self.model = prepared, settings, config, model
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser: Optimizer = torch.optim.AdamW(
+            learned, lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay
+        )
 
     def describe_clips(self) -> dict[str, Any]:
         """The clips of the run, see :func:`~atldiff.training.checkpoint.describe_clips`."""

@@ -205,10 +205,8 @@ class PaperDiffusionTask(Task[PaperDiffusionUNet]):
         model = PaperDiffusionUNet(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if isinstance(model.identity_encoder, ResNet50):
             model.identity_encoder.load_imagenet_weights(training.identity_weights)
-        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(learned, lr=training.learning_rate, weight_decay=training.weight_decay)
-        super().__init__(training, config, model, optimiser)
-        self._prepared, self._training, self._config = prepared, training, config
+        super().__init__(prepared, training, config, model)
+        self._training, self._config = training, config
         self._clips: list[PreparedClip] = []
         self._validation: list[Batch] = []
 

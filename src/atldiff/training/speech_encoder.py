@@ -187,11 +187,8 @@ class SpeechTask(Task[SpeechStudent]):
     def __init__(self, prepared: Path, training: SpeechTraining, config: DistilledEncoderConfig) -> None:
         torch.manual_seed(training.seed)
         model = SpeechStudent(config)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
-        )
-        super().__init__(training, config, model, optimiser)
-        self._prepared, self._training = prepared, training
+        super().__init__(prepared, training, config, model, betas=(0.9, 0.98))
+        self._training = training
         self._spoken: list[SpokenClip] = []
         self._validation: list[SpokenClip] = []
         self._mean, self._scale = torch.zeros(0), torch.zeros(0)
