@@ -7,6 +7,7 @@ import torch
 from atldiff.face import compose
 from atldiff.face.compose import PortraitComposer
 from atldiff.face.crop import face_crop
+from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
 from face_shapes import open_face
 
 GRID = 32
@@ -23,10 +24,22 @@ def tilted_case(degrees: float) -> tuple[np.ndarray, PortraitComposer, np.ndarra
 
 
 def render(
-    composer: PortraitComposer, flow: torch.Tensor, shut: float, lids: float, residual: torch.Tensor
+    composer: PortraitComposer,
+    flow: torch.Tensor,
+    shapes: MouthShapes | None,
+    lids: float,
+    residual: torch.Tensor,
 ) -> np.ndarray:
-    (frame,) = composer.render(flow[None], torch.tensor([shut]), torch.tensor([lids]), residual[None])
+    (frame,) = composer.render(flow[None], shapes, torch.tensor([lids]), residual[None])
     return frame
+
+
+def opening(count: int) -> MouthShapes:
+    """The mouths of a face that opens its own."""
+    points = np.repeat(open_face()[None], count, axis=0)
+    points[:, [55, 56, 57, 58, 59, 65, 66, 67, 7, 8, 9], 1] += np.linspace(-6, 6, count)[:, None]
+    crop = face_crop(open_face())
+    return MouthGeometry(crop.to_crop(open_face())).shapes(torch.from_numpy(crop.to_crop(points)))
 
 
 def inner_flow(x: float, y: float) -> torch.Tensor:
@@ -38,7 +51,7 @@ def inner_flow(x: float, y: float) -> torch.Tensor:
 @pytest.mark.parametrize("degrees", [0, 30, -80])
 def test_no_flow_and_no_residual_is_the_portrait(degrees: float) -> None:
     portrait, composer, _ = tilted_case(degrees)
-    frame = render(composer, torch.zeros(2, GRID, GRID), 0.0, 0.0, torch.zeros(3, 128, 128))
+    frame = render(composer, torch.zeros(2, GRID, GRID), None, 0.0, torch.zeros(3, 128, 128))
     assert np.array_equal(frame, portrait)
 
 
@@ -47,7 +60,7 @@ def test_nothing_changes_outside_the_crop(degrees: float) -> None:
     portrait, composer, matrix = tilted_case(degrees)
     residual = torch.zeros(3, 128, 128)
     residual[:, 16:-16, 16:-16] = 0.5
-    frame = render(composer, inner_flow(3, 5), 1.0, 1.0, residual)
+    frame = render(composer, inner_flow(3, 5), opening(1), 1.0, residual)
     rows, columns = np.mgrid[0 : portrait.shape[0], 0 : portrait.shape[1]] + 0.5
     inside = (np.stack([columns, rows], axis=-1) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     outside = ((inside < 0) | (inside > 128)).any(axis=-1)
@@ -59,7 +72,7 @@ def test_nothing_changes_outside_the_crop(degrees: float) -> None:
 def test_flow_follows_the_tilt_of_the_face() -> None:
     portrait, composer, matrix = tilted_case(90)
     step = 4.0
-    frame = render(composer, inner_flow(0, step), 0.0, 0.0, torch.zeros(3, 128, 128))
+    frame = render(composer, inner_flow(0, step), None, 0.0, torch.zeros(3, 128, 128))
     moved = matrix[:, :2] @ np.array([0.0, step])
     x, y = (matrix @ [64, 90, 1]).astype(int)
     shift_x, shift_y = np.round(moved).astype(int)
@@ -77,16 +90,16 @@ def test_frames_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.M
     _, composer, _ = tilted_case(10)
     generator = torch.Generator().manual_seed(0)
     flows = torch.stack([inner_flow(x, 2 - x) for x in range(7)])
-    shut = torch.tensor([0.0, 0.0, 0.5, 1.0, 0.0, 0.0, 0.2])
+    shapes = opening(7)
     lids = torch.tensor([0.0, 0.0, 0.0, 0.4, 1.0, 0.0, 0.0])
     residuals = 0.1 * torch.randn(7, 3, 128, 128, generator=generator)
-    together = list(composer.render(flows, shut, lids, residuals))
+    together = list(composer.render(flows, shapes, lids, residuals))
     alone = [
-        render(composer, flow, float(shut[frame]), float(lids[frame]), residuals[frame])
+        render(composer, flow, shapes[frame : frame + 1], float(lids[frame]), residuals[frame])
         for frame, flow in enumerate(flows)
     ]
     monkeypatch.setattr(compose, "_PIECE_VALUES", 3 * 3 * 331 * 420)
-    in_pieces = list(composer.render(flows, shut, lids, residuals))
+    in_pieces = list(composer.render(flows, shapes, lids, residuals))
     assert len(together) == 7
     for other in (alone, in_pieces):
         assert np.abs(np.stack(together).astype(int) - np.stack(other)).max() <= 1

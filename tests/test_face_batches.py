@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from atldiff.data.prepared import PreparedClip, PreparedClips, SpeakerSampler
+from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, RIGHT_EYE
 from atldiff.guidance import landmark_maps, noise_mask, residual_region
 from atldiff.training.face_batches import Batch, FaceDraws, assemble
-from atldiff.warp import thin_plate_flow, warp
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)
@@ -75,9 +75,10 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
     box = (..., slice(top, top + crop), slice(left, left + crop))
     half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))
     maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
+    given = IdentityFace(pictures[-1], points[-1].numpy()).conditions(points[:-1])
     return {
         "clean": pictures[:-1][box],
-        "warped": warp(pictures[-1], thin_plate_flow(points[-1], points[:-1], CROP_SIZE), CROP_SIZE)[box],
+        "warped": given.warped_F3SS[box],
         "maps": torch.cat([maps[:-1], maps[-1:].expand(count, -1, -1, -1)], dim=1)[half_box],
         "mask": noise_mask(points[:-1], CROP_SIZE)[box],
         "region": residual_region(points[:-1], CROP_SIZE)[box],
@@ -93,6 +94,21 @@ def test_a_batch_is_what_each_clip_gives_by_itself(clips: list[PreparedClip]) ->
         for name, value in plain.items():
             assert batch[name].shape == value.shape and batch[name].dtype == torch.float32
             assert torch.allclose(batch[name], value, atol=2e-4), name
+
+
+def test_the_network_is_given_in_training_what_it_is_given_in_generation(clips: list[PreparedClip]) -> None:
+    for crop in (CROP_SIZE, 64):
+        draw = FaceDraws(clips, replace(Settings(), clips=1, crop=crop))[1]
+        batch = assemble(draw)
+        landmarks = draw["landmarks"][0]
+        given = IdentityFace(batch["identity"][0], landmarks[-1].numpy()).conditions(landmarks[:-1])
+        left, top = draw["corner"][0].tolist()
+        box = (..., slice(top, top + crop), slice(left, left + crop))
+        half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))
+        assert torch.equal(batch["warped"], given.warped_F3SS[box])
+        assert torch.equal(batch["maps"], given.maps_F8ss[half_box])
+        assert torch.equal(batch["mask"], given.mask_F1SS[box])
+        assert torch.equal(batch["region"], given.region_F1SS[box])
 
 
 def test_a_draw_depends_on_the_seed_and_the_step_alone(clips: list[PreparedClip]) -> None:

@@ -1,10 +1,9 @@
-"""Painting parted lips together: only between the lips, only for a mouth that shuts, at any resolution."""
+"""Painting parted lips together: only between the lips, at any resolution."""
 
 import numpy as np
 import torch
 
-from atldiff.face.lips import shut_lips, shut_share
-from atldiff.landmarks.rest import closing_displacement
+from atldiff.face.lips import shut_lips
 from face_shapes import open_face
 
 SKIN, TEETH = 0.5, 1.0
@@ -40,17 +39,3 @@ def test_teeth_give_way_to_lips_and_nothing_else_changes() -> None:
 def test_the_painting_is_the_same_at_another_resolution() -> None:
     reduced = torch.nn.functional.avg_pool2d(shut(384)[None], 3)[0]
     assert (reduced - shut(128)).abs().mean() < 0.005
-
-
-def test_share_grows_as_the_mouth_shuts() -> None:
-    identity = open_face()
-    closing = np.linspace(0, 1, 6)[:, None, None] * closing_displacement(identity)
-    share = shut_share(torch.from_numpy(identity), torch.from_numpy(identity + closing))
-    assert share[0] == 0
-    assert share[-1] == 1
-    assert (share.diff() >= 0).all()
-
-
-def test_a_mouth_that_was_shut_is_left_alone() -> None:
-    closed = open_face() + closing_displacement(open_face())
-    assert shut_share(torch.from_numpy(closed), torch.from_numpy(np.stack([closed, open_face()]))).max() == 0

@@ -10,6 +10,7 @@ from atldiff.diffusion.animator import FaceFrames
 from atldiff.diffusion.loading import Animator, ImageNetwork, make_animator
 from atldiff.face.compose import PortraitComposer
 from atldiff.face.crop import CROP_SIZE, face_crop
+from atldiff.face.mouth.settle import settle_lips
 from atldiff.options import GenerationOptions
 
 
@@ -52,7 +53,7 @@ def make_scene(
         precision: of the network, see :func:`atldiff.diffusion.precision.network_type`.
     """
     crop = face_crop(landmarks, CROP_SIZE)
-    points = crop.to_crop(landmarks)
+    points = crop.to_crop(settle_lips(picture, landmarks))
     animator = make_animator(
         network, crop.cut(picture), points, options.steps, options.seed, options.emotion, precision
     )
@@ -71,4 +72,4 @@ def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
 def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
     for part in parts:
         residuals = part.frames_F3SS - part.warped_F3SS
-        yield from composer.render(part.flow_F2GG, part.shut_F, part.lids_F, residuals)
+        yield from composer.render(part.flow_F2GG, part.shapes, part.lids_F, residuals)

@@ -37,7 +37,7 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
     values = torch.cat([offset, torch.zeros_like(border)], dim=1)
     weights = _solve_spline(centres, values).float()
     grid = _grid_points(FLOW_GRID, target.device)
-    basis = _radial(torch.cdist(grid.expand(frames, -1, -1), centres.float()).square())
+    basis = radial_basis(torch.cdist(grid.expand(frames, -1, -1), centres.float()).square())
     affine = torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1).expand(frames, -1, -1)
     flow = torch.cat([basis, affine], dim=2) @ weights
     flow = flow * _edge_window(grid)
@@ -84,14 +84,14 @@ def _solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor) -> torch.
     affine = torch.cat([ones, centres_FN2], dim=2)
     system = torch.zeros(frames, count + 3, count + 3, dtype=centres_FN2.dtype, device=centres_FN2.device)
     smoothing = _STIFFNESS * torch.eye(count, dtype=centres_FN2.dtype, device=centres_FN2.device)
-    system[:, :count, :count] = _radial(torch.cdist(centres_FN2, centres_FN2).square()) + smoothing
+    system[:, :count, :count] = radial_basis(torch.cdist(centres_FN2, centres_FN2).square()) + smoothing
     system[:, :count, count:] = affine
     system[:, count:, :count] = affine.transpose(1, 2)
     right_side = torch.cat([values_FN2, torch.zeros_like(values_FN2[:, :3])], dim=1)
     return torch.linalg.solve(system, right_side)
 
 
-def _radial(squared_distance: torch.Tensor) -> torch.Tensor:
+def radial_basis(squared_distance: torch.Tensor) -> torch.Tensor:
     """U(r) = r² log r², zero at r = 0."""
     return squared_distance * torch.log(squared_distance.clamp_min(1e-12))
 

@@ -1,20 +1,20 @@
 """Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
+from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.face.crop import CROP_SIZE
-from atldiff.face.lids import Eyelids, lid_closure, open_lids
-from atldiff.face.lips import shut_lips, shut_share
-from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
-from atldiff.warp import FLOW_GRID, thin_plate_flow, warp
+from atldiff.face.mouth.geometry import MouthShapes
+from atldiff.guidance import guide_noise
+from atldiff.warp import thin_plate_flow, warp
 
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
@@ -30,20 +30,23 @@ class FaceFrames:
 
     Attributes:
         flow_F2GG: backward flow from the identity crop, crop pixels.
-        shut_F: how far each frame draws from the picture with its lips together, 0 to 1.
+        shapes: the frames' mouths, for the layer behind the lips; None where there is no such layer.
         lids_F: how far each frame's upper eyelids are drawn down, 0 to 1.
-        warped_F3SS: the identity crop through the flow, values in [0, 1].
+        warped_F3SS: the identity crop through the flow, its mouth painted, values in [0, 1].
         frames_F3SS: the finished frames, values in [0, 1].
     """
 
     flow_F2GG: torch.Tensor
-    shut_F: torch.Tensor
+    shapes: MouthShapes | None
     lids_F: torch.Tensor
     warped_F3SS: torch.Tensor
     frames_F3SS: torch.Tensor
 
     def __getitem__(self, part: slice) -> "FaceFrames":
-        return FaceFrames(*(getattr(self, each.name)[part] for each in fields(self)))
+        shapes = self.shapes[part] if self.shapes is not None else None
+        return FaceFrames(
+            self.flow_F2GG[part], shapes, self.lids_F[part], self.warped_F3SS[part], self.frames_F3SS[part]
+        )
 
     def to_pictures(self) -> np.ndarray:
         """(F, 128, 128, 3) uint8."""
@@ -77,10 +80,7 @@ class FaceAnimator:
         self._type = network_type(precision, self._device)
         self._identity = to_picture(identity).to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
-        places, to_image = _crop_places(self._device)
-        self._shut_identity = shut_lips(self._identity, places, to_image, landmarks)
-        self._lids = Eyelids(places, to_image, landmarks)
-        self._maps = landmark_maps(self._landmarks, CROP_SIZE, CROP_SIZE // 2)
+        self._face = IdentityFace(self._identity, landmarks, unet.config.warp)
         generator = torch.Generator().manual_seed(seed)
         self._noise = torch.randn(1, 3, CROP_SIZE, CROP_SIZE, generator=generator).to(self._device)
         with torch.no_grad():
@@ -98,39 +98,19 @@ class FaceAnimator:
         kept = slice(*(kept or slice(None)).indices(len(points))[:2])
         if self._steps == 0:
             return warp_alone(self._identity, self._landmarks, points[kept])
-        if self._unet.config.warp:
-            flow, shut, lids, warped = self._bent(points)
-        else:
-            flow, shut, lids, warped = self._unbent(points)
-        own_maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
-        maps = torch.cat([own_maps, self._maps.expand(len(points), -1, -1, -1)], dim=1)
-        region = residual_region(points, CROP_SIZE)
-        start = guide_noise(warped, noise_mask(points, CROP_SIZE), self._noise, self._unet.config.noise_scale)
+        given = self._face.conditions(points)
+        start = guide_noise(given.warped_F3SS, given.mask_F1SS, self._noise, self._unet.config.noise_scale)
 
         def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
             with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
-                return self._unet(state, time, warped, maps, self._tokens, region, part)
+                return self._unet(
+                    state, time, given.warped_F3SS, given.maps_F8ss, self._tokens, given.region_F1SS, part
+                )
 
         finish = partial(denoise, part=kept)
         frames = bridge_sample(denoise, start, self._steps, finish).clamp(0, 1)
-        return FaceFrames(flow[kept], shut[kept], lids[kept], warped[kept], frames)
-
-    def _bent(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Flow, shares of shut lips and lids, and the identity bent to each frame's landmarks."""
-        own = self._landmarks[0]
-        shut, lids = shut_share(own, points_FK2), lid_closure(own, points_FK2)
-        flow = thin_plate_flow(self._landmarks, open_lids(own, points_FK2, lids), CROP_SIZE)
-        identities = torch.lerp(self._identity, self._shut_identity, shut[:, None, None, None])
-        for frame in torch.nonzero(lids).flatten():
-            identities[frame] = self._lids.draw(identities[frame], lids[frame])
-        return flow, shut, lids, warp(identities, flow, CROP_SIZE)
-
-    def _unbent(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same for a network that begins at the identity as it is."""
-        frames = len(points_FK2)
-        none = torch.zeros(frames, device=self._device)
-        flow = torch.zeros(frames, 2, FLOW_GRID, FLOW_GRID, device=self._device)
-        return flow, none, none, self._identity.expand(frames, -1, -1, -1)
+        moved = FaceFrames(given.flow_F2GG, given.shapes, given.lids_F, given.warped_F3SS, given.warped_F3SS)[kept]
+        return replace(moved, frames_F3SS=frames)
 
 
 def landmark_windows(
@@ -172,16 +152,9 @@ def warp_alone(identity_3SS: torch.Tensor, landmarks_1K2: torch.Tensor, points_F
     """Frames without the network: the identity moved from its landmarks to those of each frame."""
     flow = thin_plate_flow(landmarks_1K2, points_FK2, CROP_SIZE)
     warped, none = warp(identity_3SS, flow, CROP_SIZE), torch.zeros(len(points_FK2), device=points_FK2.device)
-    return FaceFrames(flow, none, none, warped, warped)
+    return FaceFrames(flow, None, none, warped, warped)
 
 
 def to_picture(crop: np.ndarray) -> torch.Tensor:
     """(S, S, 3) uint8 → (3, S, S) float32 in [0, 1]."""
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255
-
-
-def _crop_places(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(S, S, 2) the pixels' places in the crop, and the way (2, 3) from there to [-1, 1]."""
-    steps = torch.arange(CROP_SIZE, device=device) + 0.5
-    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    return places, torch.tensor([[2 / CROP_SIZE, 0.0, -1.0], [0.0, 2 / CROP_SIZE, -1.0]], device=device)

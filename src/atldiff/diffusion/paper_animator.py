@@ -62,8 +62,11 @@ class PaperFaceAnimator:
     def animate(self, landmarks: np.ndarray) -> FaceFrames:
         """Frames for landmarks (F, 68, 2), at least one, all together."""
         parts = list(self.stream([landmarks]))
-        names = [each.name for each in dataclasses.fields(FaceFrames)]
-        return FaceFrames(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        flow, lids, warped, frames = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("flow_F2GG", "lids_F", "warped_F3SS", "frames_F3SS")
+        )
+        return FaceFrames(flow, None, lids, warped, frames)
 
     def _fade(self, before_F3SS: torch.Tensor, made: FaceFrames) -> FaceFrames:
         """Fade from the last frames of the clip before to those of this one, which are the same in time."""

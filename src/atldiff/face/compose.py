@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from atldiff.face.crop import FaceCrop
 from atldiff.face.lids import Eyelids
 from atldiff.face.lips import shut_lips
+from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
+from atldiff.face.mouth.painter import MouthPainter
 
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
@@ -52,17 +54,23 @@ class PortraitComposer:
         shift = torch.from_numpy(corner / extent * 2 - 1).float().to(device)
         to_image = torch.cat([self._turn.T, shift[:, None]], dim=1)
         places = inside.float().to(device)
-        self._shut_region = shut_lips(self._region, places, to_image, landmarks)
+        self._lips = shut_lips(self._region, places, to_image, landmarks)
+        local_crop = FaceCrop(crop.matrix - np.array([[0, 0, left], [0, 0, top]]), crop.size)
+        self._mouth = MouthPainter(self._lips, self._region, local_crop, MouthGeometry(landmarks))
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(
-        self, flow_F2GG: torch.Tensor, shut_F: torch.Tensor, lids_F: torch.Tensor, residual_F3SS: torch.Tensor
+        self,
+        flow_F2GG: torch.Tensor,
+        shapes: MouthShapes | None,
+        lids_F: torch.Tensor,
+        residual_F3SS: torch.Tensor,
     ) -> Iterator[np.ndarray]:
         """Whole frames, made a few at a time.
 
         Args:
             flow_F2GG: backward flow in crop pixels, zero on the border.
-            shut_F: how far to draw from the portrait with its lips together, 0 to 1.
+            shapes: the frames' mouths; None to move the portrait's as the flow has it, without the layer behind it.
             lids_F: how far to draw the upper eyelids down, 0 to 1.
             residual_F3SS: what the network adds to the warped crop, pictures in [0, 1].
 
@@ -71,32 +79,39 @@ class PortraitComposer:
         """
         left, top, right, bottom = self._box
         count = max(1, _PIECE_VALUES // (3 * (right - left) * (bottom - top)))
-        for piece in zip(*(each.split(count) for each in (flow_F2GG, shut_F, lids_F, residual_F3SS)), strict=True):
-            for pixels in self._pixels(*piece):
+        for first in range(0, len(flow_F2GG), count):
+            part = slice(first, first + count)
+            mouths = shapes[part] if shapes is not None else None
+            for pixels in self._pixels(flow_F2GG[part], mouths, lids_F[part], residual_F3SS[part]):
                 frame = self._portrait.copy()
                 frame[top:bottom, left:right] = pixels
                 yield frame
 
     def _pixels(
-        self, flow_F2GG: torch.Tensor, shut_F: torch.Tensor, lids_F: torch.Tensor, residual_F3SS: torch.Tensor
+        self,
+        flow_F2GG: torch.Tensor,
+        shapes: MouthShapes | None,
+        lids_F: torch.Tensor,
+        residual_F3SS: torch.Tensor,
     ) -> np.ndarray:
         """What lies in the box, (F, h, w, 3) uint8."""
         flow = _sample(flow_F2GG, self._crop_places, padding="border")
         flow = torch.where(self._fade > 0, flow, 0.0)
         places = self._base + flow.permute(0, 2, 3, 1) @ self._turn
-        moved = _sample(self._drawn(shut_F, lids_F), places, padding="border")
+        moved = _sample(self._drawn(lids_F), places, padding="border")
+        if shapes is not None:
+            self._mouth.paint(moved, flow_F2GG, shapes)
         added = _sample(residual_F3SS, self._crop_places, padding="zeros").mul_(self._fade)
         levels = moved.add_(added).mul_(255).round_().clamp_(0, 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
 
-    def _drawn(self, shut_F: torch.Tensor, lids_F: torch.Tensor) -> torch.Tensor:
-        """The box of the portrait with lips and lids as each frame wants them, (F, 3, h, w)."""
-        frames = len(shut_F)
-        if not (shut_F > 0).any() and not (lids_F > 0).any():
-            return self._region.expand(frames, -1, -1, -1)
-        drawn = torch.lerp(self._region, self._shut_region, shut_F[:, None, None, None])
-        for frame in torch.nonzero(lids_F).flatten():
-            drawn[frame] = self._lids.draw(drawn[frame], lids_F[frame])
+    def _drawn(self, lids_F: torch.Tensor) -> torch.Tensor:
+        """The box of the portrait with its lids as each frame wants them, (F, 3, h, w)."""
+        drawn = self._region.expand(len(lids_F), -1, -1, -1)
+        if (lids_F > 0).any():
+            drawn = drawn.clone()
+            for frame in torch.nonzero(lids_F).flatten():
+                drawn[frame] = self._lids.draw(drawn[frame], lids_F[frame])
         return drawn
 
 

@@ -1,23 +1,18 @@
-"""A picture of the identity with its lips together, for the frames in which an open mouth has to shut.
+"""A picture of the identity with its lips together: what the lips' own pixels are read from.
 
-A smooth warp cannot hide what lies between parted lips: it squeezes the teeth into a line. So the gap
-is painted over with the lips' own colours, and the warp draws from that picture as the mouth shuts.
+Of parted lips the gap is painted over with the lips' own colours, so that no tooth is drawn along with a lip's edge;
+what lies behind the lips is a layer of its own (:mod:`atldiff.face.mouth`).
 """
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atldiff.face.topology import INNER_LIP_PAIRS
-
 _UPPER_EDGE = (60, 61, 62, 63, 64)
 _LOWER_EDGE = (60, 67, 66, 65, 64)
 _LIP_DEPTH = 0.35
 _SEAM_DARKNESS = 0.45
 _SEAM_WIDTH = 0.2
-_SHUT_BELOW = 0.15
-_OPEN_ABOVE = 0.5
-_SMALLEST_GAP = 0.75
 
 
 def shut_lips(
@@ -49,24 +44,6 @@ def shut_lips(
     inside = torch.minimum(y - top, bottom - y) + 0.5
     inside = torch.minimum(inside, torch.minimum(x - landmarks[60, 0], landmarks[64, 0] - x)).clamp(0, 1)
     return torch.lerp(image_CHW, painted, inside)
-
-
-def shut_share(identity_K2: torch.Tensor, landmarks_FK2: torch.Tensor) -> torch.Tensor:
-    """How far each frame draws from the picture of :func:`shut_lips`: (F,) in [0, 1].
-
-    0 while the mouth is open at least half as far as the identity's, 1 when it is nearly shut; always 0 for an
-    identity whose lips touch.
-    """
-    own, frame = _mean_gap(identity_K2[None]), _mean_gap(landmarks_FK2)
-    if float(own) < _SMALLEST_GAP:
-        return torch.zeros_like(frame)
-    ramp = ((_OPEN_ABOVE - frame / own) / (_OPEN_ABOVE - _SHUT_BELOW)).clamp(0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
-
-
-def _mean_gap(landmarks_FK2: torch.Tensor) -> torch.Tensor:
-    upper, lower = (landmarks_FK2[:, [pair[side] for pair in INNER_LIP_PAIRS], 1] for side in (0, 1))
-    return (lower - upper).mean(dim=1)
 
 
 def _edge(x_HW: torch.Tensor, points: np.ndarray) -> torch.Tensor:

@@ -14,11 +14,10 @@ import torch
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler
+from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, NUM_LANDMARKS, RIGHT_EYE
-from atldiff.guidance import landmark_maps, noise_mask, residual_region
-from atldiff.warp import thin_plate_flow, warp
 
 Draw = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
@@ -175,29 +174,30 @@ def assemble(draw: Draw, bent: bool = True) -> Batch:
     """
     clips, frames, crop = draw["frames"].shape[:3]
     identity = tinted(draw["identity"][:, None], draw)
-    landmarks, corners = draw["landmarks"], draw["corner"][:, None, None]
-    targets, own = landmarks[:, :-1].flatten(0, 1), landmarks[:, -1].repeat_interleave(frames, dim=0)
-    cut = landmarks - corners  # a landmark's map moves with it: what lies in the cut is made and nothing else
-    cut_targets = cut[:, :-1].flatten(0, 1)
-    maps = landmark_maps(cut.flatten(0, 1), crop, crop // 2).unflatten(0, (clips, frames + 1))
-    own_maps = maps[:, -1:].expand(-1, frames, -1, -1, -1)
-    left, top = draw["corner"].repeat_interleave(frames, dim=0).unbind(dim=1)
-    flow = thin_plate_flow(own, targets, CROP_SIZE)
+    parts: dict[str, list[torch.Tensor]] = {"warped": [], "maps": [], "mask": [], "region": []}
+    for clip in range(clips):
+        landmarks = draw["landmarks"][clip]
+        face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent)
+        given = face.conditions(landmarks[:-1])
+        left, top = draw["corner"][clip].tolist()
+        for name, whole in zip(
+            parts, (given.warped_F3SS, given.maps_F8ss, given.mask_F1SS, given.region_F1SS), strict=True
+        ):
+            parts[name].append(_cut(whole, left, top, crop))
     return {
         "clean": tinted(draw["frames"], draw),
-        "warped": warp(
-            identity.repeat_interleave(frames, dim=0),
-            flow if bent else torch.zeros_like(flow),
-            CROP_SIZE,
-            (left, top, crop, crop),
-        ),
-        "maps": torch.cat([maps[:, :-1], own_maps], dim=2).flatten(0, 1),
-        "mask": noise_mask(cut_targets, crop),
-        "region": residual_region(cut_targets, crop),
+        **{name: torch.cat(cuts) for name, cuts in parts.items()},
         "identity": identity,
         "noise": draw["noise"].repeat_interleave(frames, dim=0),
         "time": draw["time"].repeat_interleave(frames),
     }
+
+
+def _cut(whole_FCSS: torch.Tensor, left: int, top: int, crop: int) -> torch.Tensor:
+    """The part of pictures of any resolution that a cut takes; its corner and side in pixels of the crop."""
+    per_pixel = whole_FCSS.shape[-1] / CROP_SIZE
+    x, y, side = (round(value * per_pixel) for value in (left, top, crop))
+    return whole_FCSS[..., y : y + side, x : x + side]
 
 
 def tinted(pictures_NFHW3: torch.Tensor, draw: Draw) -> torch.Tensor:

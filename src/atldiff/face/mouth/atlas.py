@@ -1,0 +1,152 @@
+"""What lies behind one portrait's lips, as pictures that move rigidly: with the skull, with the jaw.
+
+Where the portrait shows its own teeth or the dark between them, these are taken; what the lips hide is drawn in their
+colour. So what is seen of a mouth stays as it is, and only what was hidden is invented.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from atldiff.face.crop import FaceCrop
+from atldiff.face.mouth.anatomy import LOWER, UPPER, Row, draw_row
+from atldiff.face.mouth.geometry import MouthGeometry
+from atldiff.face.mouth.light import MouthLight, gaussian_blur, luma, mouth_light
+from atldiff.face.mouth.own import OwnTeeth, PortraitReader, Seen
+
+EXTENT_MM = (36.0, 18.0, 24.0)
+"""How far the pictures reach to either side of the middle of the seam, above it and below it."""
+
+_MOST_PIXELS_PER_MM = 10.0
+
+_UPPER_BELOW_SEAM_MM = 2.4
+_LOWER_BELOW_SEAM_MM = 1.6
+"""Where the biting edges lie when the lips are shut."""
+
+_HIDDEN_MM = 0.9
+"""How far teeth go on behind a lip that covers their ends."""
+
+_TO_THE_LIP = 0.93
+"""Upper teeth that are seen further than this share of the gap go on behind the lower lip."""
+
+_CORNER_GAP_MM = (0.8, 2.2)
+"""Gap of the lips towards the corners from which on what is seen there counts: nearer to them it is lip."""
+
+_DARK_LEVEL = 0.28
+"""The hollow's level over that of the gums, where the portrait does not show it."""
+
+_FRONT = 1.06
+"""Colour of a front tooth in the open over the median of those that a portrait shows."""
+
+
+@dataclass(frozen=True)
+class MouthAtlas:
+    """Pictures (5, h, w): colour and coverage, the colour multiplied by it, and how much is the portrait's own.
+
+    Attributes:
+        upper: teeth that stay with the skull.
+        lower: teeth that go with the jaw.
+        dark_3: colour of the hollow behind them, where it is brightest.
+        upper_edge_mm, lower_edge_mm: biting edges below the seam, at rest.
+    """
+
+    upper: torch.Tensor
+    lower: torch.Tensor
+    dark_3: torch.Tensor
+    light: MouthLight
+    upper_edge_mm: float
+    lower_edge_mm: float
+
+
+def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry) -> MouthAtlas:
+    """Draw what lies behind a portrait's lips.
+
+    Args:
+        image_3HW: a picture of the face in [0, 1].
+        crop: where the face crop lies in it.
+        geometry: the portrait's mouth.
+    """
+    image = image_3HW.cpu().float()
+    light = mouth_light(image, torch.from_numpy(crop.to_picture(geometry.landmarks.numpy())))
+    pixels_per_mm = crop.scale * geometry.pixels_per_mm
+    density = min(max(1.5 * pixels_per_mm, 1.0), _MOST_PIXELS_PER_MM)
+    places = _places_mm(density)
+    reader = PortraitReader(image, crop, geometry)
+    own, seen = reader.own_teeth(light), reader.seen(places)
+    if own.tooth_3 is not None:
+        light = replace(light, tooth_3=(_FRONT * own.tooth_3).clamp(0, 1))
+    edges = _edges_mm(own, reader)
+    blur = max(light.blur / pixels_per_mm * density - 0.3, 0.3)
+    drawn = [
+        _drawn(row, places, edge, sign, geometry.turn, light, blur) * (1 - seen.inside)
+        for row, edge, sign in ((UPPER, edges[0], -1), (LOWER, edges[1], 1))
+    ]
+    upper = _shown(seen, _upper_cover(seen, own.upper_end)) if own.upper_end > 0 else drawn[0]
+    lower = _shown(seen, _ramp((seen.share - own.lower_begin) / 0.06)) if own.lower_begin < 1 else drawn[1]
+    tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
+    dark = _DARK_LEVEL * light.gum_3 * tint if own.dark_3 is None else own.dark_3
+    device = image_3HW.device
+    return MouthAtlas(upper.to(device), lower.to(device), dark.to(device), light, *edges)
+
+
+def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
+    """Biting edges of the upper and the lower row below the middle of the seam."""
+    if not reader.parted:
+        return _UPPER_BELOW_SEAM_MM, _LOWER_BELOW_SEAM_MM
+    top, bottom = reader.edge_mm(0), reader.edge_mm(1)
+    upper = top - 0.3 if own.upper_end == 0 else top + own.upper_end * (bottom - top)
+    lower = bottom + 2 * _HIDDEN_MM if own.lower_begin == 1 else top + own.lower_begin * (bottom - top)
+    return upper, lower
+
+
+def _places_mm(density: float) -> torch.Tensor:
+    """(h, w, 2) the pixels' places, millimetres from the middle of the seam."""
+    half_width, above, below = EXTENT_MM
+    columns, rows = round(2 * half_width * density), round((above + below) * density)
+    x = (torch.arange(columns) + 0.5) * (2 * half_width / columns) - half_width
+    y = (torch.arange(rows) + 0.5) * ((above + below) / rows) - above
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def sample_atlas(picture_Chw: torch.Tensor, places_Fhw2: torch.Tensor) -> torch.Tensor:
+    """Read such a picture at places in millimetres, (F, C, h, w); nothing lies beyond it."""
+    half_width, above, below = EXTENT_MM
+    x = places_Fhw2[..., 0] / half_width
+    y = (places_Fhw2[..., 1] + above) * (2 / (above + below)) - 1
+    pictures = picture_Chw.expand(len(places_Fhw2), -1, -1, -1)
+    return F.grid_sample(pictures, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)
+
+
+def _drawn(
+    row: Row, mm_hw2: torch.Tensor, edge_mm: float, sign: int, turn: float, light: MouthLight, blur: float
+) -> torch.Tensor:
+    """A row of teeth in the portrait's light and sharpness, (5, h, w)."""
+    across, height = mm_hw2.unbind(dim=2)
+    pixel_mm = float(across[0, 1] - across[0, 0])
+    lightness, gum, cover = draw_row(row, across, sign * (height - edge_mm), turn, pixel_mm)
+    right, left = light.sides
+    side = right + (left - right) * (across / 40 + 0.5).clamp(0, 1)
+    tooth = light.tooth_3[:, None, None] * (lightness * side)
+    gums = light.gum_3[:, None, None] * (0.85 * side)
+    colour = torch.lerp(tooth, gums, gum) * cover
+    return gaussian_blur(torch.cat([colour, cover[None], torch.zeros_like(cover)[None]]), blur)
+
+
+def _upper_cover(seen: Seen, end: float) -> torch.Tensor:
+    """Where upper teeth are that a portrait shows; those that reach the lower lip go on behind it."""
+    if end > _TO_THE_LIP:
+        return _ramp((_HIDDEN_MM - seen.below) / 0.5 + 0.5)
+    return _ramp((end - seen.share) / 0.06 + 0.5)
+
+
+def _shown(seen: Seen, cover_hw: torch.Tensor) -> torch.Tensor:
+    """A row that the portrait shows, continued behind the lips in its own colours, (5, h, w)."""
+    cover_hw = cover_hw * _ramp((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
+    colour = seen.colour * torch.exp(-seen.aside / 4.0) * cover_hw
+    return torch.cat([colour, cover_hw[None], cover_hw[None]])
+
+
+def _ramp(value: torch.Tensor) -> torch.Tensor:
+    ramp = value.clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
