@@ -95,9 +95,8 @@ class PortraitComposer:
         residual_F3SS: torch.Tensor,
     ) -> np.ndarray:
         """What lies in the box, (F, h, w, 3) uint8."""
-        flow = _sample(flow_F2GG, self._crop_places, padding="border")
-        flow = torch.where(self._fade > 0, flow, 0.0)
-        places = self._base + flow.permute(0, 2, 3, 1) @ self._turn
+        turned = (flow_F2GG.permute(0, 2, 3, 1) @ self._turn).permute(0, 3, 1, 2)
+        places = _sample(turned, self._crop_places, padding="border").permute(0, 2, 3, 1) + self._base
         moved = _sample(self._drawn(lids_F), places, padding="border")
         if shapes is not None:
             self._mouth.paint(moved, flow_F2GG, shapes)

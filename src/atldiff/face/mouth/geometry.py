@@ -12,10 +12,10 @@ from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import interocular_distance
 from atldiff.warp import radial_basis
 
-WINDOW_HALF_MM = (44.0, 32.0)
+WINDOW_HALF_MM = (38.0, 27.0)
 """Half the width and height of the window around the mouth that is painted anew."""
 
-FLOW_CELLS = (28, 20)
+FLOW_CELLS = (24, 17)
 """Columns and rows of the lips' flow over the window: one in about 3 mm."""
 
 _EYE_CORNERS_MM = 88.0

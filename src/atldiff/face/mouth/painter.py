@@ -10,7 +10,7 @@ from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.mouth.atlas import make_atlas, sample_atlas
 from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes, edge_height
 
-_FADE_MM = 9.0
+_FADE_MM = 7.0
 """Over how many millimetres the lips' own flow fades into the face's at the window's border."""
 
 _SEAM_MM = 0.3
