@@ -72,6 +72,13 @@ class MouthPainter:
         if bool((shapes.opening_F > 0).any()):
             self._paint_inside(frames_F3HW, shapes)
 
+    def cover(self, shapes: MouthShapes) -> torch.Tensor:
+        """What is seen between the lips, (F, 1, S, S) in [0, 1] over the whole crop, S its side."""
+        steps = torch.arange(CROP_SIZE, device=shapes.drop_F.device) + 0.5
+        places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
+        place = _Place.of(places.expand(len(shapes), -1, -1, -1), shapes)
+        return place.cover(self._mm, 0.5 / self._mm)[:, None]
+
     def _paint_inside(self, frames_F3HW: torch.Tensor, shapes: MouthShapes) -> None:
         """Paint what is seen between the lips."""
         middle = torch.full_like(shapes.drop_F, 0.5)[:, None, None]
@@ -83,13 +90,9 @@ class MouthPainter:
         reach = (shapes.across_F2.abs() / 2 + normal.abs() * curve[:, None]).amax(dim=0).cpu()
         window = self._window(frames_F3HW, centre, reach + 2 * self._mm)
         place = _Place.of(window.places_Fhw2, shapes)
-        from_top = (place.below - place.top) / self._mm
-        from_bottom = (place.bottom - place.below) / self._mm
-        gap = (place.bottom - place.top) / self._mm
         soft = max(_EDGE_MM, 0.6 * self._pixel_mm, 0.5 * self._pixel_mm * self._atlas.light.blur)
-        shown = _ramp((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
-        cover = (torch.minimum(from_top, from_bottom) / (2 * soft) + 0.5).clamp(0, 1) * shown
-        cover = cover * ((place.along > 0) & (place.along < 1))
+        cover = place.cover(self._mm, soft)
+        from_top = (place.below - place.top) / self._mm
         inside = self._inside(window.places_Fhw2, from_top, place.along, shapes)
         window.write(frames_F3HW, inside, cover)
 
@@ -213,3 +216,11 @@ class _Place:
         within = along.clamp(0, 1)
         top, bottom = edge_height(shapes.upper_F3, within), edge_height(shapes.lower_F3, within)
         return cls(along, y * unit_x - x * unit_y, top, bottom)
+
+    def cover(self, pixels_per_mm: float, soft_mm: float) -> torch.Tensor:
+        """How much of each pixel is seen between the lips: nothing where they touch."""
+        depth = torch.minimum(self.below - self.top, self.bottom - self.below) / pixels_per_mm
+        gap = (self.bottom - self.top) / pixels_per_mm
+        shown = _ramp((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
+        within = (self.along > 0) & (self.along < 1)
+        return (depth / (2 * soft_mm) + 0.5).clamp(0, 1) * shown * within
