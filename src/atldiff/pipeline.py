@@ -54,6 +54,7 @@ from atldiff.signing import SigningIdentity
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.distilled import DistilledEncoder
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
+from atldiff.speech.loudness import levelled_live
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
@@ -434,9 +435,9 @@ class ATLDiffPipeline:
 
     def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:
         """Blocks of the frames' landmarks for identity landmarks in crop pixels."""
-        threshold = None if options.look_ahead_s else activity_threshold(audio.blocks(SAMPLE_RATE))
-        motion = self._motion(identity, threshold, options)
-        return motion.landmarks(audio.blocks(SAMPLE_RATE), audio.frames_at(options.fps))
+        threshold = None if options.look_ahead_s else activity_threshold(audio.levelled_blocks())
+        blocks = levelled_live(audio.blocks()) if options.look_ahead_s else audio.levelled_blocks()
+        return self._motion(identity, threshold, options).landmarks(blocks, audio.frames_at(options.fps))
 
     def _motion(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> Motion:
         encoder, generator = self.speech_encoder, self.landmark_generator
