@@ -76,9 +76,8 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
             raise InputError(f"{path} is not an ordinary file; expected {expected}")
         if not path.stat().st_size:
             raise InputError(f"{path} is empty; expected {expected}")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); expected {expected}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
     return path
 
 
