@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from av.error import FFmpegError
 from PIL import Image, UnidentifiedImageError
 
 from atldiff.errors import FaceError, InputError
-from atldiff.face.topology import JAW, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, mouth_opening
+from atldiff.face.kinds import LEAST_HUMAN, covering
+from atldiff.face.topology import JAW, LEFT_EYE, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, RIGHT_EYE, mouth_opening
 from atldiff.forms import content_of, local_path, plain_array
 from atldiff.media import check_codec, existing_file, open_media
 from atldiff.pictures import EXPECTED, UNREADABLE, as_rgb, check_background, from_array, open_picture, reduced
@@ -51,6 +53,14 @@ class Detector(Protocol):
 
     def detect(self, image: np.ndarray) -> list[np.ndarray]:
         """(H, W, 3) uint8 RGB → (68, 2) pixel coordinates for each face, the largest first."""
+        ...
+
+
+class Judge(Detector, Protocol):
+    """A detector that also tells people from other creatures."""
+
+    def likeness(self, image: np.ndarray, landmarks: np.ndarray) -> float:
+        """How sure it is that the face with these landmarks, (68, 2), is a human one, 0 to 1."""
         ...
 
 
@@ -169,9 +179,9 @@ def _pictures_to_search(source: Path | bytes, name: str) -> Iterator[np.ndarray]
 
 
 def select_face(
-    image: np.ndarray, detector: Detector, number: int | None = None, minimum: float = MIN_FACE_SIZE
+    image: np.ndarray, detector: Judge, number: int | None = None, minimum: float = MIN_FACE_SIZE
 ) -> tuple[np.ndarray, int]:
-    """The face that is to speak, and how many there are.
+    """The face that is to speak, and how many there are. What will not look right is warned of.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -205,7 +215,35 @@ def select_face(
         raise FaceError(f"the face is {size:.0f} pixels large; expected at least {minimum:g}")
     _check_inside(face, image)
     _warn_of_pose(face)
+    _warn_of_kind(image, face, detector)
     return face, len(faces)
+
+
+def fit_portrait(picture: np.ndarray, landmarks: np.ndarray, max_size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """A portrait at the size of the video, and its landmarks there.
+
+    The longer side becomes at most ``max_size`` pixels (None: ``DEFAULT_MAX_SIZE``), but no smaller than leaves
+    the face ``MIN_FACE_SIZE`` pixels, which is warned of.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        landmarks: (68, 2) of the face that is to speak, pixels.
+        max_size: in pixels, 64 to ``MAX_SIDE``.
+
+    Raises:
+        InputError: ``max_size`` is out of range.
+    """
+    most = DEFAULT_MAX_SIZE if max_size is None else max_size
+    if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= MAX_SIDE:
+        raise InputError(f"max_size is {max_size}; expected 64 to {MAX_SIDE} pixels")
+    longest = max(picture.shape[:2])
+    face = float(np.ptp(landmarks, axis=0).max())
+    least = math.ceil(longest * min(1.0, MIN_FACE_SIZE / face))
+    if least > most and longest > most:
+        _log.warning("the face is small: the video has %d pixels on its longer side, not %d", least, most)
+    small = np.asarray(reduced(Image.fromarray(picture), max(most, least)))
+    scale = np.array(small.shape[1::-1]) / np.array(picture.shape[1::-1])
+    return small, (landmarks * scale).astype(np.float32)
 
 
 def _check_inside(face: np.ndarray, image: np.ndarray) -> None:
@@ -213,6 +251,8 @@ def _check_inside(face: np.ndarray, image: np.ndarray) -> None:
     outside = np.any((face < 0) | (face > (width, height)), axis=1)
     if outside[MOUTH].any():
         raise FaceError(f"the face's mouth reaches beyond the picture ({width}×{height}); expected a whole mouth")
+    if outside[RIGHT_EYE].any() or outside[LEFT_EYE].any():
+        raise FaceError(f"the face's eyes reach beyond the picture ({width}×{height}); expected both eyes whole")
     if outside[JAW].any():
         _log.warning("the face reaches beyond the picture; what is missing is made up from the picture's edge")
 
@@ -226,3 +266,14 @@ def _warn_of_pose(face: np.ndarray) -> None:
         _log.warning("the head is turned aside; faces towards the camera give better videos")
     if mouth_opening(face[None])[0] > MOST_OPEN:
         _log.warning("the portrait's mouth is wide open; a closed mouth gives better videos")
+
+
+def _warn_of_kind(image: np.ndarray, face: np.ndarray, detector: Judge) -> None:
+    """Tell of what the model was not made for: covered faces, and those of animals and things."""
+    covered = covering(image, face)
+    if covered.glasses:
+        _log.warning("the eyes are behind dark glasses: they do not blink")
+    if covered.mask:
+        _log.warning("the mouth seems to be covered, and will be drawn on what covers it; a bare face is expected")
+    if not (covered.glasses or covered.mask) and (score := detector.likeness(image, face)) < LEAST_HUMAN:
+        _log.warning("this does not look like a human face (%.2f; people have 0.87 and more)", score)
