@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -23,9 +22,6 @@ from atldiff.video.pictures import check_frame_size, rgb_picture
 
 MAX_SIDE = 4096
 """Longest side in pixels at which a portrait is read; larger ones are reduced to it."""
-
-DEFAULT_MAX_SIZE = 1920
-"""Longest side in pixels of a video, where nobody asks for another."""
 
 MIN_FACE_SIZE = 48
 """Smallest usable face in pixels, along the longer side of its landmarks' bounding box."""
@@ -217,33 +213,6 @@ def select_face(
     _warn_of_pose(face)
     _warn_of_kind(image, face, detector)
     return face, len(faces)
-
-
-def fit_portrait(picture: np.ndarray, landmarks: np.ndarray, max_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """A portrait at the size of the video, and its landmarks there.
-
-    The longer side becomes at most ``max_size`` pixels (None: ``DEFAULT_MAX_SIZE``), but no smaller than leaves
-    the face ``MIN_FACE_SIZE`` pixels, which is warned of.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        landmarks: (68, 2) of the face that is to speak, pixels.
-        max_size: in pixels, 64 to ``MAX_SIDE``.
-
-    Raises:
-        InputError: ``max_size`` is out of range.
-    """
-    most = DEFAULT_MAX_SIZE if max_size is None else max_size
-    if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= MAX_SIDE:
-        raise InputError(f"max_size is {max_size}; expected 64 to {MAX_SIDE} pixels")
-    longest = max(picture.shape[:2])
-    face = float(np.ptp(landmarks, axis=0).max())
-    least = math.ceil(longest * min(1.0, MIN_FACE_SIZE / face))
-    if least > most and longest > most:
-        _log.warning("the face is small: the video has %d pixels on its longer side, not %d", least, most)
-    small = np.asarray(reduced(Image.fromarray(picture), max(most, least)))
-    scale = np.array(small.shape[1::-1]) / np.array(picture.shape[1::-1])
-    return small, (landmarks * scale).astype(np.float32)
 
 
 def _check_inside(face: np.ndarray, image: np.ndarray) -> None:

@@ -244,9 +244,9 @@ class Speech:
         for block in self._read(sample_rate, self._mono_weights):
             yield block[0]
 
-    def stereo_blocks(self) -> Iterator[np.ndarray]:
-        """A new reading for a video's sound track: (track_channels, n) float32 blocks at ``track_rate``."""
-        return self._read(self.track_rate, self._track_weights)
+    def stereo_blocks(self, sample_rate: int | None = None) -> Iterator[np.ndarray]:
+        """A new reading for a video's sound track: (track_channels, n) float32 blocks, at ``track_rate`` if None."""
+        return self._read(self.track_rate if sample_rate is None else sample_rate, self._track_weights)
 
     @functools.cached_property
     def gain_db(self) -> float:
