@@ -9,6 +9,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from atldiff.provenance import _boxes
 
@@ -81,10 +82,13 @@ def write_video(
     video_start_s: float = 0.0,
     codec: str = "aac",
     rotation: int = 0,
+    picture_codec: str = "libx264",
 ) -> Path:
     """(F, H, W, 3) uint8 and (channels, samples) float32 → a video; the tracks may start late."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "12"})
+        options = {"preset": "ultrafast", "crf": "12"} if picture_codec == "libx264" else {"deadline": "realtime"}
+        stream = container.add_stream(picture_codec, rate=fps, options=options)
+        assert isinstance(stream, VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         if rotation:

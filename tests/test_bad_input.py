@@ -64,8 +64,16 @@ def refused(arguments, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
         ({"steps": 2.5}, ["--steps", "'2.5'"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"emotion": "hungry"}, ["unknown emotion 'hungry'", "happy", "auto"]),
-        ({"device": "abacus"}, ["--device", "'abacus'"]),
+        ({"device": "abacus"}, ["unknown device 'abacus'", "auto, cpu"]),
         ({"nonsense": 1}, ["--nonsense"]),
+        ({"porttrait": 1}, ["--porttrait", "did you mean --portrait?"]),
+        ({"emotion": "hapy"}, ["unknown emotion 'hapy'; did you mean happy?"]),
+        ({"blink": "of"}, ["invalid choice: 'of'", "did you mean off?"]),
+        ({"max_size": 20}, ["max_size is 20", "64 to 4096"]),
+        ({"aspect": "wide"}, ["aspect is 'wide'", "9:16"]),
+        ({"background": "sky"}, ["background is 'sky'", "blur or keep"]),
+        ({"crf": 90}, ["crf is 90", "to 51"]),
+        ({"audio_track": 2}, ["has 1 sound track, no number 2"]),
     ],
 )
 def test_options(refused, changed, words):
@@ -162,7 +170,7 @@ def test_sound_of_zeros_is_valid(arguments, tmp_path, capfd):
     assert main(arguments(speech=path)) == 0
     out, err = capfd.readouterr()
     assert "1.00 s, 25 frames" in out
-    assert err == ""
+    assert err == f"atldiff: warning: {path} is silent: the mouth will not move\n"
 
 
 PARTS = ("landmark_generator", "unet", "emotion_classifier")
@@ -210,7 +218,8 @@ def test_settings_that_make_no_sense(refused, model):
 
 
 def test_outputs_that_cannot_be(refused, arguments, portrait, tmp_path, capfd):
-    refused("there is no folder", output=tmp_path / "none" / "out.mp4")
+    (tmp_path / "file").touch()
+    refused("cannot make the folder", output=tmp_path / "file" / "out.mp4")
     refused("expected .mp4", output=tmp_path / "out.avi")
     (tmp_path / "folder.mp4").mkdir()
     refused("it is a folder", output=tmp_path / "folder.mp4")

@@ -75,8 +75,8 @@ def test_generate_says_one_line_and_nothing_else(generate, capfd):
     path = generate()
     out, err = capfd.readouterr()
     assert err == ""
-    pattern = rf"{re.escape(str(path))}: 1\.20 s, 30 frames, took \d+\.\d s, real-time factor \d+\.\d\d\n"
-    assert re.fullmatch(pattern, out)
+    pattern = r": 512×512, 1\.20 s, 30 frames, seed \d+, took \d+\.\d s, real-time factor \d+\.\d\d\n"
+    assert re.fullmatch(re.escape(str(path)) + pattern, out)
     assert frames_of(path).shape == (30, 512, 512, 3)
     assert [file.name for file in path.parent.iterdir()] == ["out.mp4"]
 

@@ -42,6 +42,25 @@ def test_lids_cover_the_eyes_and_nothing_else() -> None:
     assert torch.allclose(shut[:, below], before[:, below], atol=1e-5)
 
 
+@pytest.mark.parametrize("degrees", range(0, 360, 15))
+def test_lids_are_the_same_however_the_head_lies(degrees: int) -> None:
+    """The face turned in its picture: read upright again, it is as if it had never been turned."""
+    size, angle = 192, np.deg2rad(degrees)
+    turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
+    steps = torch.arange(size) + 0.5 - size / 2
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) @ turn + 64
+    to_image = torch.cat([turn, -(turn @ torch.full((2, 1), 64.0))], dim=1) * (2 / size)
+    upright = staring_picture(128)[None]
+    picture = torch.nn.functional.grid_sample(
+        upright, places[None] / 64 - 1, padding_mode="border", align_corners=False
+    )
+    shut = Eyelids(places, to_image, open_face()).draw(picture[0], torch.tensor(1.0))
+    inside = (places - 64).norm(dim=-1) < 60
+    untouched = inside & ((places[..., 1] < 27) | (places[..., 1] > 48))
+    assert torch.allclose(shut[:, untouched], picture[0][:, untouched], atol=1e-4)
+    assert (shut > 0.75).sum() < 0.15 * (picture > 0.75).sum()
+
+
 def test_lids_are_the_same_at_another_resolution() -> None:
     small, large = drawn(128, 0.7), drawn(512, 0.7)
     shrunk = torch.nn.functional.avg_pool2d(large[None], 4)[0]

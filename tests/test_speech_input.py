@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import tracemalloc
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from atldiff.errors import InputError
 from atldiff.speech.waveform import SAMPLE_RATE, Speech, read_waveform
@@ -260,9 +262,9 @@ def test_a_broken_packet_does_not_shift_what_follows(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "rate", "words"),
     [
-        (np.zeros((16000, 2), np.float32), 16000, "shape"),
+        (np.zeros((16000, 40), np.float32), 16000, "shape"),
         (np.zeros((1, 2, 16000), np.float32), 16000, "shape"),
-        (np.zeros(16000, np.int32), 16000, "type int32"),
+        (np.zeros(16000, np.int64), 16000, "type int64"),
         (np.zeros(16000, np.complex64), 16000, "type complex64"),
         (np.full(16000, 3000.0), 16000, "peaks at 3000"),
         (np.zeros(16000, np.float32), 0, "sample rate of 0"),
@@ -276,14 +278,47 @@ def test_arrays_that_are_not_speech(samples, rate, words):
         Speech.from_array(samples, rate)
 
 
-def test_coerce(tmp_path):
-    path = write_sound(tmp_path / "a.wav", sine(0.3, 16000), 16000)
-    speech = Speech.coerce(str(path))
-    assert speech.path == path
-    assert Speech.coerce(path).num_samples == 4800
+def test_every_form_of_speech_is_the_same_speech(tmp_path, monkeypatch):
+    samples = np.round(sine(0.3, 16000)[0] * 32767).astype(np.int16)
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as stream:
+        stream.setparams((1, 2, 16000, 0, "NONE", ""))
+        stream.writeframes(samples.tobytes())
+    content, tensor = path.read_bytes(), torch.from_numpy(samples / np.float32(32768))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    forms = [
+        path, str(path), "-", content, bytearray(content), io.BytesIO(content), path.open("rb"),
+        (16000, samples), (tensor[None], 16000), {"array": samples, "sampling_rate": 16000},
+        {"bytes": content, "path": None}, {"path": str(path)},
+    ]  # fmt: skip
+    expected = mono(Speech.open(path))
+    for form in forms:
+        assert np.array_equal(mono(Speech.coerce(form)), expected), form
+    for form in (samples, samples[None], samples[:, None], tensor, (samples / 32768).tolist()):
+        assert np.allclose(mono(Speech.coerce(form, sample_rate=16000)), expected, atol=1e-6)
+    speech = Speech.open(path)
     assert Speech.coerce(speech) is speech
-    with pytest.raises(InputError, match="got ndarray as speech"):
-        Speech.coerce(np.zeros(16000))  # pyright: ignore[reportArgumentType]
+    assert speech.digest == Speech.coerce((16000, samples)).digest
+    assert repr(speech) == f"Speech({str(path)!r}, 0.30 s, 16000 Hz, 1 channel)"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (np.zeros(16000), "without its rate; expected sample_rate"),
+        (None, "got NoneType as speech"),
+        ({"text": "hello"}, "a dictionary with text"),
+        (("a", "b"), "sample rate|got str|does not exist"),
+        (io.StringIO("hello"), "gives text"),
+        (b"", "is empty"),
+        ("https://example.org/a.wav", "is an address"),
+        (Path("https://example.org/a.wav"), "is an address"),
+        ("a\0b.wav", "NUL"),
+    ],
+)
+def test_other_forms(form, words):
+    with pytest.raises(InputError, match=words):
+        Speech.coerce(form)
 
 
 @pytest.mark.skipif("ATLDIFF_DATA" not in os.environ, reason="needs real clips")

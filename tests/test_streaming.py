@@ -11,6 +11,7 @@ from atldiff.landmarks.motion import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, activity_threshold
+from atldiff.speech.loudness import levelled_live
 from atldiff.speech.waveform import read_waveform
 from atldiff.speech.windows import HOP, MARGIN, Windowing, speech_windows
 from face_shapes import open_face
@@ -148,7 +149,7 @@ def test_impossible_look_aheads_are_refused(value) -> None:
 
 
 def test_the_pipeline_streams(tiny_pipeline, word) -> None:
-    samples = read_waveform(word)
+    samples = np.concatenate(list(levelled_live([read_waveform(word)])))
     streamed = tiny_pipeline.speech_landmarks(FACE, word, look_ahead_s=0.2)
     assert np.array_equal(streamed, landmarks(tiny_pipeline, samples, head_motion=0.0, blink="off"))
     assert not np.array_equal(streamed, tiny_pipeline.speech_landmarks(FACE, word))

@@ -21,7 +21,9 @@ from atldiff.errors import InputError
 from atldiff.landmarks.motion import Motion
 from atldiff.media import frame_rate
 from atldiff.options import AUTO_EMOTION, GenerationOptions
-from atldiff.speech.waveform import SAMPLE_RATE, as_float, check_sample_rate, resampled
+from atldiff.speech.decoding import as_float
+from atldiff.speech.loudness import levelled_live
+from atldiff.speech.waveform import SAMPLE_RATE, check_sample_rate, resampled
 
 QUEUED_SOUND_S = 2.0
 """Seconds of sound that wait at most; feeding more waits too."""
@@ -140,8 +142,7 @@ class _Sound:
         blocks = self._counted()
         if self._sample_rate != SAMPLE_RATE:
             blocks = resampled(blocks, self._sample_rate, SAMPLE_RATE)
-        for block in blocks:
-            yield block[0]
+        yield from levelled_live(block[0] for block in blocks)
         while True:
             yield np.zeros(round(_SILENT_STEP_S * SAMPLE_RATE), dtype=np.float32)
 

@@ -1,19 +1,38 @@
 """What reading and writing of sound, pictures and video share: opening files, exact frame rates."""
 
+import io
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Stream
 
 from atldiff.errors import InputError
 
 MAX_FPS = 240
+
+_FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dv,eac3,flac,flv,gif,matroska,mov,mp3,mpeg,mpegts,mxf,ogg,tta,voc,w64,wav,wv"
+)
+"""FFmpeg's readers of the formats that people keep sound and video in; it has some three hundred more."""
+
+_CODECS = """
+    aac aac_latm ac3 adpcm_ima_qt adpcm_ima_wav adpcm_ms adpcm_yamaha alac amr_nb amr_wb ape dts eac3 flac gsm gsm_ms
+    mp1 mp2 mp3 opus speex tta vorbis wavpack wmalossless wmapro wmav1 wmav2
+    av1 cfhd dnxhd dvvideo ffv1 flv1 gif h263 h264 hevc huffyuv mjpeg mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2
+    msmpeg4v3 png prores qtrle rawvideo theora vc1 vp6 vp6f vp8 vp9 webp wmv1 wmv2 wmv3
+"""
+"""What is decoded, by FFmpeg's names, beside every kind of PCM."""
+
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Still pictures in the shape of an mp4, of which FFmpeg takes the tiles for videos."""
 
 _NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
 _NTSC_TOLERANCE = 0.005
@@ -63,21 +82,46 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
 
 
 @contextmanager
-def open_media(path: Path, expected: str) -> Iterator[InputContainer]:
+def open_media(source: Path | bytes, expected: str, name: str = "") -> Iterator[InputContainer]:
     """Open a media file by its content; what it refers to (playlists, addresses) is never opened.
 
+    Only formats that people keep sound and video in are read, whatever else FFmpeg knows.
+
+    Args:
+        source: a file, or its content.
+        expected: what it should have been, for messages.
+        name: of the source, for messages; by default its path.
+
     Raises:
-        InputError: the file cannot be opened or is not media; ``expected`` says what it should have been.
+        InputError: the file cannot be opened or is not media.
     """
+    name = name or str(source)
     try:
-        stream = path.open("rb")
+        stream: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); expected {expected}") from error
+        raise InputError(f"{name} cannot be read ({error.strerror}); expected {expected}") from error
     with stream:
+        head = stream.read(12)
+        stream.seek(0)
+        if is_still_picture(head):
+            raise InputError(f"{name} is a picture; expected {expected}")
         try:
-            options = {"protocol_whitelist": "none"}
+            options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS}
             container = av.open(stream, "r", options=options, metadata_errors="replace")
-        except (FFmpegError, OSError) as error:
-            raise InputError(f"{path} cannot be read as sound or video; expected {expected}") from error
+        except (FFmpegError, OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{name} cannot be read as sound or video; expected {expected}") from error
         with container:
             yield container
+
+
+def is_still_picture(head: bytes) -> bool:
+    """Whether a file that begins with these (12 or more) bytes is a picture of HEIF's family."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def check_codec(stream: Stream, name: str, expected: str) -> None:
+    """Raise InputError unless what the stream holds is decoded here."""
+    context = getattr(stream, "codec_context", None)
+    codec = context.codec.canonical_name if context is not None else "unknown"
+    if codec not in _CODECS.split() and not codec.startswith("pcm_"):
+        raise InputError(f"{name} holds {stream.type} of kind {codec}, which is not read; expected {expected}")

@@ -1,5 +1,6 @@
 """Options of a generation, checked in one place before any work is done. Costs no heavy import."""
 
+import difflib
 import math
 import operator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class MotionArguments(TypedDict, total=False):
 
     fps: float
     steps: int | None
-    seed: int
+    seed: int | None
     emotion: str
     intensity: float
     head_motion: float
@@ -42,6 +43,11 @@ class OptionArguments(GenerationArguments, total=False):
 
     face: int | None
     crop_only: bool
+    max_size: int | None
+    aspect: str | None
+    background: str | None
+    sample_rate: float | None
+    audio_track: int | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,9 @@ class GenerationOptions:
             raise InputError(f"seed is {self.seed}; expected 0 to 2^40 - 1")
         if self.emotion not in (*EMOTIONS, AUTO_EMOTION):
             names = ", ".join((*EMOTIONS, AUTO_EMOTION))
-            raise InputError(f"unknown emotion {self.emotion!r}; expected one of {names}")
+            near = difflib.get_close_matches(str(self.emotion), (*EMOTIONS, AUTO_EMOTION), 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise InputError(f"unknown emotion {self.emotion!r}; {meant}expected one of {names}")
         if self.blink not in BLINKS:
             raise InputError(f"blink is {self.blink!r}; expected {' or '.join(BLINKS)}")
         for name, most in (("intensity", 1.0), ("head_motion", 1.0), ("mouth", 1.5)):

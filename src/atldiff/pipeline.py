@@ -1,23 +1,23 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
 import dataclasses
+import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
-from PIL import Image
 
 import atldiff
 from atldiff.diffusion.animator import FaceAnimator
 from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network, make_animator
 from atldiff.diffusion.precision import network_type
 from atldiff.errors import InputError, ModelError
-from atldiff.face.detection import FaceDetector
-from atldiff.face.portrait import load_portrait, select_face
+from atldiff.face.detection import FaceDetector, check_not_forked
+from atldiff.face.sitter import read_sitter
 from atldiff.landmarks.generator import LandmarkGenerator
 from atldiff.landmarks.kfusion import KFusionGenerator
 from atldiff.landmarks.loading import (
@@ -40,6 +40,7 @@ from atldiff.options import (
     MotionArguments,
     OptionArguments,
 )
+from atldiff.results import FrameStream, Progress, TalkingHead
 from atldiff.scene import Scene, make_scene
 from atldiff.serialization import (
     WEIGHTS_FOLDER,
@@ -50,20 +51,22 @@ from atldiff.serialization import (
     write_atomically,
     write_json,
 )
-from atldiff.signing import SigningIdentity
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.distilled import DistilledEncoder
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
+from atldiff.speech.loudness import levelled_live
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
-from atldiff.video.writer import VideoWriter
 
 DEFAULT_MODEL = "compact"
 INDEX_NAME = "model_index.json"
 
-PortraitInput = str | Path | np.ndarray | Image.Image
-SpeechInput = str | Path | Speech
+PortraitInput = Any
+"""What :func:`~atldiff.face.portrait.load_portrait` takes: a path, bytes, an open file, a picture, an array …"""
+
+SpeechInput = Any
+"""What :meth:`~atldiff.speech.waveform.Speech.coerce` takes: a path, bytes, an open file, an array and its rate …"""
 
 
 @dataclass(frozen=True)
@@ -85,69 +88,6 @@ class PipelineConfig:
     streaming_encoder: str = ""
 
 
-@dataclass(frozen=True)
-class TalkingHead:
-    """A finished video in memory.
-
-    Attributes:
-        frames: (F, H, W, 3) uint8 RGB.
-        fps: frames per second.
-        audio: the speech, as it goes into the file.
-    """
-
-    frames: np.ndarray
-    fps: float
-    audio: Speech
-
-    def save(self, path: str | Path, *, badge: bool = False, identity: SigningIdentity | None = None) -> Path:
-        """Write an mp4 (H.264 and AAC), marked as synthetic; an existing file is replaced only by a finished one.
-
-        Args:
-            path: ends in .mp4.
-            badge, identity: the visible mark and who signs, see :class:`~atldiff.video.writer.VideoWriter`.
-
-        Raises:
-            OutputError: the file cannot be written there.
-        """
-        height, width = self.frames.shape[1:3]
-        with VideoWriter(path, width, height, self.fps, self.audio, identity=identity, badge=badge) as writer:
-            for frame in self.frames:
-                writer.write(frame)
-        return Path(path)
-
-
-@dataclass
-class FrameStream:
-    """An iterator over the frames of a video that is being made, (H, W, 3) uint8 each.
-
-    Attributes:
-        width, height: size of the frames in pixels.
-        fps: frames per second; frame k shows the sound at k / fps.
-        frames: how many there will be.
-        audio: the speech.
-        emotion: the expression on the face.
-        landmarks: (68, 2) of the frame that was given last, in its pixels.
-    """
-
-    width: int
-    height: int
-    fps: float
-    frames: int
-    audio: Speech
-    emotion: str
-    landmarks: np.ndarray = field(init=False, repr=False)
-    _pictures: Iterator[np.ndarray] = field(repr=False)
-    _coming: deque[np.ndarray] = field(repr=False)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        picture = next(self._pictures)
-        self.landmarks = self._coming.popleft()
-        return picture
-
-
 class ATLDiffPipeline:
     """The whole path from a portrait and speech to frames (ATL-Diff, arXiv 2507.12804, figure 2).
 
@@ -161,33 +101,49 @@ class ATLDiffPipeline:
         unet: ImageNetwork,
         emotion_classifier: EmotionClassifier,
         config: PipelineConfig | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         streaming: tuple[SpeechEncoder, LandmarkGenerator] | None = None,
         precision: str = "auto",
     ) -> None:
         self.config = config or PipelineConfig()
-        self.device = _choose_device(device)
+        self.speech_encoder, self.landmark_generator = speech_encoder.eval(), landmark_generator.eval()
+        self.streaming = streaming and (streaming[0].eval(), streaming[1].eval())
+        self.unet, self.emotion_classifier = unet.eval(), emotion_classifier.eval()
         self._precision = precision
-        network_type(precision, self.device)
-        self.speech_encoder = speech_encoder.to(self.device).eval()
-        self.landmark_generator = landmark_generator.to(self.device).eval()
-        self.streaming = streaming and (streaming[0].to(self.device).eval(), streaming[1].to(self.device).eval())
-        unet = unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.unet = unet.eval()
-        self.emotion_classifier = emotion_classifier.to(self.device).eval()
         self._detector: FaceDetector | None = None
         self._notices: dict[Path, str] = {}
+        self._process = os.getpid()
+        self.to(device)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move all parts to a device, see :meth:`from_pretrained`. Raises InputError: unknown, or not there."""
+        self.device = choose_device(device)
+        network_type(self._precision, self.device)
+        parts = [self.speech_encoder, self.landmark_generator, self.emotion_classifier, *(self.streaming or ())]
+        for part in parts:
+            part.to(self.device)
+        self.unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ATLDiffPipeline(preset {self.config.preset!r}, device {str(self.device)!r})"
 
     @classmethod
     def from_pretrained(
-        cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str = "auto", precision: str = "auto"
+        cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str | torch.device = "auto", precision: str = "auto"
     ) -> Self:
         """Load a pipeline.
 
         Args:
             name_or_dir: ``compact``, whose weights are in the package, or a folder that
                 :meth:`save_pretrained` wrote.
-            device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``.
+            device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, a ``torch.device``.
             precision: of the compact image network: ``auto`` (bfloat16 where the device multiplies it by itself),
                 ``float32`` or ``bfloat16``.
 
@@ -234,14 +190,26 @@ class ATLDiffPipeline:
         write_json(folder / INDEX_NAME, about | settings)
 
     def __call__(
-        self, portrait: PortraitInput, speech: SpeechInput, **options: Unpack[OptionArguments]
+        self,
+        portrait: PortraitInput,
+        speech: SpeechInput,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[OptionArguments],
     ) -> TalkingHead:
-        """Make the whole video in memory; the arguments are those of :meth:`stream`."""
+        """Make the whole video in memory.
+
+        Args:
+            progress: called with (frames done, frames in all) after each frame.
+            portrait, speech, options: those of :meth:`stream`.
+        """
         stream = self.stream(portrait, speech, **options)
         frames = np.empty((stream.frames, stream.height, stream.width, 3), dtype=np.uint8)
         for index, frame in enumerate(stream):
             frames[index] = frame
-        return TalkingHead(frames, stream.fps, stream.audio)
+            if progress is not None:
+                progress(index + 1, stream.frames)
+        return TalkingHead(frames, stream.fps, stream.audio, stream.seed)
 
     def stream(
         self,
@@ -250,7 +218,7 @@ class ATLDiffPipeline:
         *,
         fps: float = 25.0,
         steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         emotion: str = "neutral",
         intensity: float = 0.5,
         head_motion: float = GenerationOptions.head_motion,
@@ -259,15 +227,22 @@ class ATLDiffPipeline:
         look_ahead_s: float | None = None,
         face: int | None = None,
         crop_only: bool = False,
+        max_size: int | None = None,
+        aspect: str | None = None,
+        background: str | None = None,
+        sample_rate: float | None = None,
+        audio_track: int | None = None,
     ) -> FrameStream:
         """Make the video frame by frame, in constant memory whatever its length.
 
         Args:
-            portrait: a picture (path, (H, W, 3) uint8 array or Pillow image), or a video with a face in it.
-            speech: any recording that can be decoded, or a :class:`~atldiff.speech.waveform.Speech`.
+            portrait: a picture (path, bytes, open file, array, tensor or Pillow image), or a video with a face in it,
+                see :func:`~atldiff.face.portrait.load_portrait`.
+            speech: a recording (path, bytes, open file, array, ``(rate, array)``, a data set's dictionary …), see
+                :meth:`~atldiff.speech.waveform.Speech.coerce`.
             fps: frames per second, 1 to 120.
             steps: sampler steps, 1 to 64; the model's default if None.
-            seed: the same seed gives the same frames.
+            seed: the same seed gives the same frames; None draws one from what is in portrait and speech.
             emotion: one of :data:`~atldiff.options.EMOTIONS`, or ``auto`` to hear it from the speech.
             intensity: strength of the expression, 0 to 1.
             head_motion: strength of the head's own motion, 0 (still) to 1.
@@ -276,6 +251,11 @@ class ATLDiffPipeline:
             look_ahead_s: streaming mode: seconds of the following sound that a frame's landmarks may hear, 0.08 to 1.
             face: which face, counted from the left from 1; the largest if None.
             crop_only: give the 128×128 face crop, not the whole portrait.
+            max_size: longest side of the video in pixels, 64 to 4096; 1920 if None.
+            aspect: cut the portrait to this shape around the face: ``9:16``, ``1:1``, ``16:9`` …
+            background: behind a transparent portrait: a colour, ``blur`` or ``keep``; mid-grey if None.
+            sample_rate: of speech that is an array, in Hz.
+            audio_track: which sound track of a file, from 1; the file's default if None.
 
         Raises:
             InputError: an argument cannot be used; the text says which and what was expected.
@@ -292,11 +272,10 @@ class ATLDiffPipeline:
             mouth=mouth,
             look_ahead_s=look_ahead_s,
         )
-        audio = Speech.coerce(speech)
-        picture = load_portrait(portrait, self._face_detector())
-        landmarks, _ = select_face(picture, self._face_detector(), face)
-        options = self._with_heard_emotion(options, audio)
-        scene = self._scene(picture, landmarks, options, crop_only)
+        audio = Speech.coerce(speech, sample_rate, audio_track)
+        sitter = read_sitter(portrait, self._face_detector(), face, max_size, aspect, background)
+        options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
+        scene = self._scene(sitter.picture, sitter.landmarks, options, crop_only)
         coming: deque[np.ndarray] = deque()
 
         def landmark_blocks() -> Iterator[np.ndarray]:
@@ -304,9 +283,18 @@ class ATLDiffPipeline:
                 coming.extend(scene.place(block))
                 yield block
 
-        pictures = scene.pictures(scene.animator.stream(landmark_blocks()))
-        frames = audio.frames_at(options.fps)
-        return FrameStream(scene.width, scene.height, options.fps, frames, audio, options.emotion, pictures, coming)
+        return FrameStream(
+            width=scene.width,
+            height=scene.height,
+            fps=options.fps,
+            frames=audio.frames_at(options.fps),
+            audio=audio,
+            emotion=options.emotion,
+            seed=options.seed,
+            portrait_size=sitter.read_size,
+            _pictures=scene.pictures(scene.animator.stream(landmark_blocks())),
+            _coming=coming,
+        )
 
     def live(
         self,
@@ -318,6 +306,9 @@ class ATLDiffPipeline:
         look_ahead_s: float = 0.2,
         face: int | None = None,
         crop_only: bool = False,
+        max_size: int | None = None,
+        aspect: str | None = None,
+        background: str | None = None,
         **options: Unpack[MotionArguments],
     ) -> LiveSession:
         """Start a live session: it takes sound as it comes and gives frames while it is still being spoken.
@@ -329,7 +320,7 @@ class ATLDiffPipeline:
             idle_s: seconds without sound after which silence is put in its place, so that the face goes on living;
                 None waits for sound for ever.
             look_ahead_s: seconds of the following sound that a frame waits for, 0.08 to 1.
-            face, crop_only: as for :meth:`stream`.
+            face, crop_only, max_size, aspect, background: as for :meth:`stream`.
             options: those of :meth:`stream` that say how the face moves; no ``auto`` emotion, which needs a whole
                 recording.
 
@@ -339,9 +330,9 @@ class ATLDiffPipeline:
         """
         settled = self._options(look_ahead_s=look_ahead_s, **options)
         check_live(settled, sample_rate, max_delay_s, idle_s)
-        picture = load_portrait(portrait, self._face_detector())
-        landmarks, _ = select_face(picture, self._face_detector(), face)
-        scene = self._scene(picture, landmarks, settled, crop_only)
+        sitter = read_sitter(portrait, self._face_detector(), face, max_size, aspect, background)
+        settled = sitter.settle(settled, options.get("seed"))
+        scene = self._scene(sitter.picture, sitter.landmarks, settled, crop_only)
         if not isinstance(scene.animator, FaceAnimator):
             raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
         motion = self._motion(scene.points, None, settled)
@@ -412,9 +403,11 @@ class ATLDiffPipeline:
             self._detector.close()
             self._detector = None
 
-    def _options(self, steps: int | None = None, **given: Any) -> GenerationOptions:
+    def _options(self, steps: int | None = None, seed: int | None = None, **given: Any) -> GenerationOptions:
         """The options checked, the model's own steps where none are given, the frame rate exact."""
-        options = GenerationOptions(steps=self.config.steps if steps is None else steps, **given)
+        check_not_forked(self._process, "pipeline")
+        own = {"steps": self.config.steps if steps is None else steps, "seed": 0 if seed is None else seed}
+        options = GenerationOptions(**own, **given)
         return dataclasses.replace(options, fps=float(frame_rate(options.fps)))
 
     def _settle(self, speech: SpeechInput, options: GenerationArguments) -> tuple[Speech, GenerationOptions]:
@@ -434,9 +427,9 @@ class ATLDiffPipeline:
 
     def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:
         """Blocks of the frames' landmarks for identity landmarks in crop pixels."""
-        threshold = None if options.look_ahead_s else activity_threshold(audio.blocks(SAMPLE_RATE))
-        motion = self._motion(identity, threshold, options)
-        return motion.landmarks(audio.blocks(SAMPLE_RATE), audio.frames_at(options.fps))
+        threshold = None if options.look_ahead_s else activity_threshold(audio.levelled_blocks())
+        blocks = levelled_live(audio.blocks()) if options.look_ahead_s else audio.levelled_blocks()
+        return self._motion(identity, threshold, options).landmarks(blocks, audio.frames_at(options.fps))
 
     def _motion(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> Motion:
         encoder, generator = self.speech_encoder, self.landmark_generator
@@ -473,12 +466,17 @@ def model_folder(name_or_dir: str | Path) -> Path:
     return folder
 
 
-def _choose_device(name: str) -> torch.device:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if name not in available:
-        raise InputError(f"unknown device {name!r}; expected auto, cpu, cuda or mps")
-    if not available[name]:
-        raise InputError(f"device {name!r} is not available on this machine; use auto or cpu")
-    return torch.device(name)
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device of a name, see :meth:`ATLDiffPipeline.from_pretrained`. Raises InputError: unknown, or not there."""
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if counts[kind]))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda, cuda:1 … or mps") from error
+    if chosen.type not in counts:
+        raise InputError(f"unknown device {str(device)!r}; expected auto, cpu, cuda, cuda:1 … or mps")
+    if (chosen.index or 0) >= counts[chosen.type]:
+        raise InputError(f"device {str(device)!r} is not available on this machine; use auto or cpu")
+    return chosen

@@ -84,8 +84,8 @@ class Provenance:
     details: tuple[str, ...] = ()
 
 
-def sign_mp4(source: Path, target: Path, identity: SigningIdentity) -> None:
-    """Copy an mp4 to ``target`` with a signed manifest in it; memory does not grow with its length.
+def sign_mp4(source: Path, target: Path, identity: SigningIdentity, kind: str = "video/mp4") -> None:
+    """Copy an mp4, or what ``kind`` says, to ``target`` with a signed manifest in it, in constant memory.
 
     The work is done in a thread of its own: a signal would be lost in the library's calls back into Python.
 
@@ -95,7 +95,7 @@ def sign_mp4(source: Path, target: Path, identity: SigningIdentity) -> None:
     """
     with source.open("rb") as unsigned, target.open("w+b") as signed, ThreadPoolExecutor(1) as worker:
         try:
-            worker.submit(_sign, unsigned, signed, identity, "video/mp4").result()
+            worker.submit(_sign, unsigned, signed, identity, kind).result()
         except c2pa.C2paError as error:
             raise OSError(f"signing failed: {error}") from error
 

@@ -1,25 +1,17 @@
 """Portrait and speech → a video file, frame by frame, in constant memory."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-
 from atldiff.options import OptionArguments
+from atldiff.results import Progress, Watch
 from atldiff.signing import SigningIdentity
-from atldiff.video.writer import VideoWriter, check_output
+from atldiff.video.writer import check_output
 
 if TYPE_CHECKING:
     from atldiff.pipeline import ATLDiffPipeline, PortraitInput, SpeechInput
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all) after each step."""
-
-Watch = Callable[[np.ndarray, np.ndarray], None]
-"""Called with each frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +24,9 @@ class RenderReport:
         frames: number of video frames.
         fps: frames per second.
         emotion: the expression on the face.
+        seed: what head motion, blinks and noise were drawn from.
+        size: (width, height) of the frames in pixels.
+        portrait_size: (width, height) of the portrait as it was read.
         seconds: time taken from the inputs to the finished file, without loading the model.
     """
 
@@ -40,6 +35,9 @@ class RenderReport:
     frames: int
     fps: float
     emotion: str
+    seed: int
+    size: tuple[int, int]
+    portrait_size: tuple[int, int]
     seconds: float
 
     @property
@@ -58,6 +56,8 @@ def render_video(
     watch: Watch | None = None,
     badge: bool = False,
     identity: SigningIdentity | None = None,
+    crf: float | None = None,
+    overwrite: bool = True,
     **options: Unpack[OptionArguments],
 ) -> RenderReport:
     """Make a video file; memory does not grow with its length.
@@ -67,10 +67,10 @@ def render_video(
 
     Args:
         pipeline: makes the frames.
-        output: ends in .mp4; its folder exists.
+        output: ends in .mp4, .mov, .webm or .gif; its folder exists.
         progress: called after each frame.
         watch: sees each frame and its landmarks, without the badge.
-        badge, identity: the visible mark and who signs, see :class:`~atldiff.video.writer.VideoWriter`.
+        badge, identity, crf, overwrite: see :class:`~atldiff.video.writer.VideoWriter`.
         options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
 
     Raises:
@@ -80,20 +80,15 @@ def render_video(
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
     stream = pipeline.stream(portrait, speech, **options)
-    with VideoWriter(
-        output, stream.width, stream.height, stream.fps, stream.audio, identity=identity, badge=badge
-    ) as writer:
-        for done, frame in enumerate(stream, start=1):
-            if watch is not None:
-                watch(frame, stream.landmarks)
-            writer.write(frame)
-            if progress is not None:
-                progress(done, stream.frames)
+    stream.save(output, progress=progress, watch=watch, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
     return RenderReport(
         path=Path(output),
         duration_s=stream.audio.duration_s,
         frames=stream.frames,
         fps=stream.fps,
         emotion=stream.emotion,
+        seed=stream.seed,
+        size=(stream.width, stream.height),
+        portrait_size=stream.portrait_size,
         seconds=time.monotonic() - began,
     )

@@ -63,7 +63,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
         help="frames per second (default: %(default)g)",
     )
     add("--steps", metavar="N", type=int, help="sampler steps (default: the model's own)")
-    add("--seed", metavar="N", type=int, default=GenerationOptions.seed, help="default: %(default)s")
+    add("--seed", metavar="N", type=int, help="the same seed gives the same frames (default: drawn from the inputs)")
     add(
         "--emotion",
         metavar="NAME",
@@ -84,7 +84,12 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
         default=GenerationOptions.head_motion,
         help="strength of the head's own motion, 0 to 1 (default: %(default)g)",
     )
-    add("--blink", choices=BLINKS, default=GenerationOptions.blink, help="default: %(default)s")
+    add(
+        "--blink",
+        choices=BLINKS,
+        default=GenerationOptions.blink,
+        help="whether the eyes blink (default: %(default)s)",
+    )
     add(
         "--mouth",
         metavar="X",
@@ -95,6 +100,17 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
     add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
     add("--crop-only", action="store_true", help="write the 128×128 crop of the face, not the whole portrait")
+    add("--max-size", metavar="N", type=int, help="longest side of the video in pixels, 64 to 4096 (default: 1920)")
+    add(
+        "--aspect",
+        metavar="W:H",
+        help="cut the portrait to 9:16, 1:1, 16:9 … around the face (default: its own shape)",
+    )
+    add(
+        "--background",
+        metavar="COLOUR",
+        help="behind a transparent portrait: a colour, blur or keep (default: mid-grey)",
+    )
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -103,10 +119,12 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: a value is out of range.
     """
-    names = ("fps", "seed", "emotion", "intensity", "head_motion", "blink", "mouth")
+    names = ("fps", "emotion", "intensity", "head_motion", "blink", "mouth")
     options = {name: getattr(arguments, name) for name in names}
-    GenerationOptions(steps=GenerationOptions.steps if arguments.steps is None else arguments.steps, **options)
-    return options | {name: getattr(arguments, name) for name in ("steps", "face", "crop_only")}
+    given = {name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None}
+    GenerationOptions(**options, **given)
+    framing = ("face", "crop_only", "max_size", "aspect", "background")
+    return options | {name: getattr(arguments, name) for name in ("steps", "seed", *framing)}
 
 
 def check_folder(path: Path) -> None:
@@ -125,6 +143,20 @@ def output_folder(path: Path) -> Iterator[None]:
         if is_new:
             with contextlib.suppress(OSError):
                 path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def parent_folder(path: Path) -> Iterator[None]:
+    """The folder that a file is to lie in, made where missing; what was made goes again if it stays empty."""
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
+    make_folder(path.absolute().parent)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
 
 

@@ -7,8 +7,10 @@ before a verb runs.
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -145,7 +147,25 @@ class _Parser(argparse.ArgumentParser):
     """Reports a mistake in the arguments like every other mistake of the caller."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
+        raise InputError(f"{message}{self._meant(message)} (see {self.prog} --help)")
+
+    def _meant(self, message: str) -> str:
+        """The option, verb or choice that looks most like what was not understood."""
+        known = list(_option_names(self))
+        wrong = re.match(r"unrecognized arguments: (-[\w-]+)", message)
+        if wrong is None and (wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)):
+            known = re.findall(r"[\w.-]+", wrong[2])
+        near = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Those of a parser and of the verbs below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _option_names(below)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more; show tracebacks")
     device = _Parser(add_help=False)
     device.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s"
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1 … or mps (default: %(default)s)",
     )
     _add_verb(verbs, "generate", generate, "make a video", [device, common])
     _add_verb(verbs, "batch", batch, "make many videos", [device, common])
@@ -175,6 +198,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_verb(verbs: Any, name: str, verb: Verb, summary: str, parents: list[argparse.ArgumentParser]) -> None:
-    parser = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=parents)
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        parents=parents,
+        epilog=getattr(verb, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(run=verb.run)
     verb.add_arguments(parser)

@@ -1,51 +1,112 @@
-"""``atldiff generate``: portrait and speech → mp4."""
+"""``atldiff generate``: portrait and speech → a video file."""
 
 import argparse
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from atldiff.cli.common import ProgressBar, add_generation_options, generation_options, open_pipeline
+from atldiff.cli.common import ProgressBar, add_generation_options, generation_options, open_pipeline, parent_folder
+from atldiff.errors import InputError
 from atldiff.options import AUTO_EMOTION
+
+if TYPE_CHECKING:
+    from atldiff.render import RenderReport
+    from atldiff.speech.waveform import Speech
+
+EXAMPLES = """examples:
+  atldiff generate portrait.jpg speech.wav out.mp4
+  atldiff generate -p phone.heic -s message.m4a -o clips/hello.mp4 --emotion happy
+  atldiff generate -p portrait.png -s interview.mkv --audio-track 2 --aspect 9:16 --max-size 1280 -o short.webm
+  some-speech-program | atldiff generate -p portrait.jpg -s - -o out.mp4
+"""
+
+_STANDARD_INPUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--portrait", metavar="P", required=True, type=Path, help="a picture, or a video with a face in it")
-    add("--speech", metavar="S", required=True, type=Path, help="a sound file, or a video with sound")
-    add("-o", "--output", metavar="OUT.mp4", required=True, type=Path, help="the video to write")
+    add(
+        "inputs", metavar="P S OUT", nargs="*", help="portrait, speech and output, in this order, as far as not named"
+    )
+    add("-p", "--portrait", "-i", metavar="P", help="a picture, or a video with a face in it")
+    add("-s", "--speech", "-a", metavar="S", help="a sound file, or a video with sound; - for standard input")
+    add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
     add_generation_options(parser)
-    add("--badge", action="store_true", help="show on every frame that the video is made by AI")
+    add("--audio-track", metavar="N", type=int, help="which sound track, from 1 (default: the file's own default)")
+    add("--crf", metavar="X", type=float, help="quality, 0 (best) to 51, .webm 63 (default: 18, .webm 24)")
+    add("--no-clobber", action="store_true", help="leave a file that exists as it is (default: it is replaced)")
+    add("--badge", action="store_true", help="show on every frame that the video is made by AI (default: no)")
     add("--sign-cert", metavar="PEM", type=Path, help="your certificate chain (default: self-signed, made for you)")
-    add("--sign-key", metavar="PEM", type=Path, help="its private key")
+    add(
+        "--sign-key", metavar="PEM", type=Path, help="its private key (default: that of the certificate made for you)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     options = generation_options(arguments)
+    portrait, speech, output = _places(arguments)
 
+    from atldiff.forms import local_path
     from atldiff.media import existing_file
     from atldiff.render import render_video
     from atldiff.signing import chosen_identity
-    from atldiff.speech.waveform import Speech
+    from atldiff.video.kinds import check_crf, file_kind
     from atldiff.video.writer import check_output
 
-    existing_file(arguments.portrait, "a picture or a video of a face")
-    existing_file(arguments.speech, "a sound file or a video with sound")
-    check_output(arguments.output, (arguments.portrait, arguments.speech))
-    identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
-    speech = Speech.open(arguments.speech)
-    with open_pipeline(arguments) as pipeline, ProgressBar("frame", arguments.quiet) as progress:
+    expected = "a picture or a video of a face"
+    portrait = existing_file(local_path(portrait, expected), expected)
+    check_crf(arguments.crf, file_kind(output))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parent_folder(output))
+        inputs = (portrait, *([] if speech == _STANDARD_INPUT else [speech]))
+        check_output(output, inputs, overwrite=not arguments.no_clobber)
+        identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
+        sound = _open_speech(speech, arguments.audio_track)
+        pipeline = stack.enter_context(open_pipeline(arguments))
+        progress = stack.enter_context(ProgressBar("frame", arguments.quiet))
         report = render_video(
             pipeline,
-            arguments.portrait,
-            speech,
-            arguments.output,
+            portrait,
+            sound,
+            output,
             progress=progress,
             badge=arguments.badge,
             identity=identity,
+            crf=arguments.crf,
+            overwrite=not arguments.no_clobber,
             **options,
         )
     if arguments.emotion == AUTO_EMOTION:
         print(f"emotion heard: {report.emotion}")
-    print(
-        f"{report.path}: {report.duration_s:.2f} s, {report.frames} frames, took {report.seconds:.1f} s, "
-        f"real-time factor {report.real_time_factor:.2f}"
+    print(_closing_line(report, arguments.crop_only))
+
+
+def _places(arguments: argparse.Namespace) -> tuple[str, str, Path]:
+    """Portrait, speech and output, named or in their order."""
+    given = list(arguments.inputs)
+    places = []
+    for name, short in (("portrait", "-p"), ("speech", "-s"), ("output", "-o")):
+        value = getattr(arguments, name)
+        if value is None and not given:
+            raise InputError(f"no {name} was given; expected {short} or three names: portrait, speech, output")
+        places.append(given.pop(0) if value is None else value)
+    if given:
+        raise InputError(f"{given[0]!r} is one name too many; expected portrait, speech and output")
+    return places[0], places[1], Path(places[2])
+
+
+def _open_speech(speech: str, track: int | None) -> "Speech":
+    from atldiff.speech.waveform import Speech
+
+    return Speech.coerce(speech, track=track)
+
+
+def _closing_line(report: "RenderReport", crop_only: bool) -> str:
+    width, height = report.size
+    size = f"{width}×{height}"
+    if not crop_only and max(report.portrait_size) > max(report.size):
+        size += " of {}×{} (--max-size)".format(*report.portrait_size)
+    return (
+        f"{report.path}: {size}, {report.duration_s:.2f} s, {report.frames} frames, seed {report.seed}, "
+        f"took {report.seconds:.1f} s, real-time factor {report.real_time_factor:.2f}"
     )

@@ -10,11 +10,13 @@ from typing import Self
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from atldiff.errors import InputError
 from atldiff.face.crop import detection_window
 from atldiff.face.detection import FaceDetector
-from atldiff.media import existing_file, open_media
+from atldiff.media import check_codec, existing_file, open_media
+from atldiff.video.pictures import rgb_picture
 
 MAX_MISSING_SHARE = 0.1
 """A clip with a larger share of frames without a face is not used."""
@@ -27,7 +29,7 @@ _USUAL_FPS = 25.0
 class Footage:
     """Some of a video file's pictures in order, decoded anew at each reading and never held: no clip is too long.
 
-    ``len()`` counts them, iterating gives each as (H, W, 3) uint8 RGB, turned as the file says, and slices are
+    ``len()`` counts them, iterating gives each as (H, W, 3) uint8 RGB, as a player shows it, and slices are
     footage again.
 
     Attributes:
@@ -52,10 +54,12 @@ class Footage:
         with open_media(path, _EXPECTED) as container:
             if not container.streams.video:
                 raise InputError(f"{path} has no picture; expected {_EXPECTED}")
-            fps = float(container.streams.video[0].average_rate or _USUAL_FPS)
+            stream = container.streams.video[0]
+            check_codec(stream, str(path), _EXPECTED)
+            fps = float(stream.average_rate or _USUAL_FPS)
         times = [
             index / fps if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-            for index, frame in enumerate(_decoded(path))
+            for index, (frame, _) in enumerate(_decoded(path))
         ]
         if not times:
             raise InputError(f"{path} has no frame; expected {_EXPECTED}")
@@ -82,19 +86,21 @@ class Footage:
         position, shape, picture = -1, None, np.empty(0)
         for wanted in self.chosen:
             while position < wanted:
-                position, frame = next(frames)
+                position, (frame, stream) = next(frames)
                 if position == wanted:
-                    picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                    picture = rgb_picture(frame, stream)
             if shape not in (None, picture.shape):
                 raise InputError(f"{self.path} changes its picture size from {shape} to {picture.shape}")
             shape = picture.shape
             yield picture
 
 
-def _decoded(path: Path) -> Iterator[VideoFrame]:
+def _decoded(path: Path) -> Iterator[tuple[VideoFrame, VideoStream]]:
     with open_media(path, _EXPECTED) as container:
+        stream = container.streams.video[0]
         try:
-            yield from container.decode(container.streams.video[0])
+            for frame in container.decode(stream):
+                yield frame, stream
         except FFmpegError as error:
             raise InputError(f"{path} cannot be decoded ({error}); expected {_EXPECTED}") from error
 

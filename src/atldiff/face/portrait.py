@@ -1,25 +1,27 @@
 """Portraits of any kind → one RGB picture, and the face in it that is to speak."""
 
 import contextlib
-import io
 import logging
-import warnings
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from av.error import FFmpegError
-from av.video.frame import VideoFrame
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from atldiff.errors import FaceError, InputError
-from atldiff.face.topology import JAW, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, mouth_opening
-from atldiff.media import existing_file, open_media
+from atldiff.face.kinds import LEAST_HUMAN, covering
+from atldiff.face.topology import JAW, LEFT_EYE, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, RIGHT_EYE, mouth_opening
+from atldiff.forms import content_of, local_path, plain_array
+from atldiff.media import check_codec, existing_file, open_media
+from atldiff.pictures import EXPECTED, UNREADABLE, as_rgb, check_background, from_array, open_picture, reduced
+from atldiff.video.pictures import check_frame_size, rgb_picture
 
 MAX_SIDE = 4096
-"""Longest side in pixels of a portrait; larger ones are reduced to it."""
+"""Longest side in pixels at which a portrait is read; larger ones are reduced to it."""
 
 MIN_FACE_SIZE = 48
 """Smallest usable face in pixels, along the longer side of its landmarks' bounding box."""
@@ -30,23 +32,14 @@ FRONTAL = (0.35, 0.65)
 MOST_OPEN = 0.19
 """Mouth opening, in eye distances, of a portrait whose mouth is wide open."""
 
-BACKGROUND = (128, 128, 128)
-"""What shows through where a picture is transparent: a neutral mid-grey."""
-
-VIDEO_SEARCH_TIMES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""When a video is searched for a face, in seconds from its start."""
+VIDEO_SEARCH_TIMES_S = (0.0, 0.2, 0.5, *(float(second) for second in range(1, 11)))
+"""When a video is searched for a face, in seconds from its start; of a shorter one the last frame too."""
 
 VIDEO_SEARCH_PIXELS = 600_000_000
 """Pixels of a video that are decoded in search of a face: ten seconds of full HD at 29 frames per second."""
 
 VIDEO_SEARCH_SIDE = 1024
 """Longest side in pixels at which a frame is searched; the detector reduces every part it looks at to less."""
-
-_EXPECTED = "a picture (JPEG, PNG, WebP, AVIF …) or a video of a face"
-_DAMAGED = "is damaged or incomplete"
-_UNREADABLE = f"cannot be read as a picture or video; expected {_EXPECTED}"
-_UNSAFE_FORMATS = {"EPS", "MPEG"}
-"""Formats that Pillow names but cannot decode itself: one runs Ghostscript, the other is a video."""
 
 _log = logging.getLogger("atldiff")
 
@@ -59,43 +52,75 @@ class Detector(Protocol):
         ...
 
 
-def load_portrait(source: str | Path | Image.Image | np.ndarray, detector: Detector | None = None) -> np.ndarray:
+class Judge(Detector, Protocol):
+    """A detector that also tells people from other creatures."""
+
+    def likeness(self, image: np.ndarray, landmarks: np.ndarray) -> float:
+        """How sure it is that the face with these landmarks, (68, 2), is a human one, 0 to 1."""
+        ...
+
+
+def load_portrait(source: Any, detector: Detector | None = None, background: str | None = None) -> np.ndarray:
     """A portrait as (H, W, 3) uint8 RGB.
 
-    Files are turned as their EXIF data says, converted to sRGB where they carry another colour profile,
-    transparency is laid on mid-grey, of an animation the first frame is taken, and a longer side above
-    ``MAX_SIDE`` is reduced to it, with a warning.
+    Files are turned as their EXIF data says and converted to sRGB where they carry another colour profile; of an
+    animation the first frame is taken, or with a detector the first with a face. A longer side above ``MAX_SIDE`` is
+    reduced to it, with a warning.
 
     Args:
-        source: a file, a Pillow picture, or an array (H, W), (H, W, 3) or (H, W, 4) uint8.
+        source: a path, the bytes of a file or an open one, a Pillow picture, or an array or tensor: (H, W), (H, W, 3)
+            or (H, W, 4), a tensor also (3, H, W); uint8, uint16, or floats in [0, 1].
         detector: with it a file may also be a video, see :func:`portrait_from_video`.
+        background: what shows through where the picture is transparent: a colour by name or ``#rrggbb``, ``blur``
+            (the picture itself, out of focus) or ``keep`` (the colours that lie hidden there); mid-grey if None.
 
     Raises:
         InputError: missing, a folder, empty, no picture, truncated, too large, or an array of another kind.
         FaceError: a video without a face.
     """
-    if isinstance(source, np.ndarray):
-        _check_array(source)
-        return _as_rgb(Image.fromarray(np.ascontiguousarray(source)), "the portrait array")
+    check_background(background)
     if isinstance(source, Image.Image):
-        return _as_rgb(source, "the portrait")
-    if not isinstance(source, str | Path):
-        raise InputError(f"got {type(source).__name__} as portrait; expected a path, a PIL.Image or an array")
-    path = existing_file(source, _EXPECTED)
+        return as_rgb(source, "the portrait", MAX_SIDE, background)
+    if isinstance(source, str | os.PathLike):
+        path = existing_file(local_path(source, EXPECTED), EXPECTED)
+        return _load_file(path, str(path), detector, background)
+    if (content := content_of(source)) is not None:
+        if not content:
+            raise InputError(f"the portrait is empty; expected {EXPECTED}")
+        return _load_file(content, "the portrait", detector, background)
+    if (array := plain_array(source)) is not None:
+        return as_rgb(from_array(array), "the portrait array", MAX_SIDE, background)
+    raise InputError(f"got {type(source).__name__} as portrait; expected a path, bytes, a PIL.Image or an array")
+
+
+def _load_file(source: Path | bytes, name: str, detector: Detector | None, background: str | None) -> np.ndarray:
     try:
-        with path.open("rb") as stream, _open_picture(stream, path) as picture:
-            return _as_rgb(picture, str(path))
+        with open_picture(source, name) as picture:
+            if detector is not None:
+                _seek_face(picture, detector)
+            return as_rgb(picture, name, MAX_SIDE, background)
     except UnidentifiedImageError as error:
         if detector is None:
-            raise InputError(f"{path} cannot be read as a picture; expected {_EXPECTED}") from error
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})" if error.strerror else _DAMAGED
-        raise InputError(f"{path} {what}; expected {_EXPECTED}") from error
-    return portrait_from_video(path, detector)
+            raise InputError(f"{name} cannot be read as a picture; expected {EXPECTED}") from error
+    return portrait_from_video(source, detector, name)
 
 
-def portrait_from_video(path: str | Path, detector: Detector) -> np.ndarray:
-    """The first frame with a face of a video, (H, W, 3) uint8 RGB, upright.
+def _seek_face(picture: Image.Image, detector: Detector) -> None:
+    """Go to the first frame of an animation with a face in it; back to the first where there is none."""
+    frames = min(getattr(picture, "n_frames", 1), len(VIDEO_SEARCH_TIMES_S))
+    if frames < 2 or picture.format not in ("GIF", "PNG", "WEBP", "AVIF"):
+        return
+    with contextlib.suppress(Exception):  # what is broken there is reported where the first frame is read
+        for number in range(frames):
+            picture.seek(number)
+            small = reduced(picture.convert("RGB"), VIDEO_SEARCH_SIDE)
+            if detector.detect(np.array(small)):
+                return
+    picture.seek(0)
+
+
+def portrait_from_video(source: str | Path | bytes, detector: Detector, name: str = "") -> np.ndarray:
+    """The first frame with a face of a video, (H, W, 3) uint8 RGB, as a player shows it.
 
     The frames at ``VIDEO_SEARCH_TIMES_S`` are looked at, reduced to ``VIDEO_SEARCH_SIDE``, until
     ``VIDEO_SEARCH_PIXELS`` have been decoded.
@@ -104,25 +129,55 @@ def portrait_from_video(path: str | Path, detector: Detector) -> np.ndarray:
         InputError: missing, a folder, empty or no video.
         FaceError: no face in these frames.
     """
-    path = existing_file(path, _EXPECTED)
+    content = source if isinstance(source, bytes) else existing_file(source, EXPECTED)
+    name = name or str(content)
     seen = 0
-    for frame in _frames_to_search(path):
+    for picture in _pictures_to_search(content, name):
         seen += 1
-        picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-        whole = Image.fromarray(np.ascontiguousarray(picture))
-        if detector.detect(np.array(_reduced(whole, VIDEO_SEARCH_SIDE))):
-            return _as_rgb(whole, str(path))
+        whole = Image.fromarray(picture)
+        if detector.detect(np.array(reduced(whole, VIDEO_SEARCH_SIDE))):
+            return as_rgb(whole, name, MAX_SIDE)
     if not seen:
-        raise InputError(f"{path} {_UNREADABLE}")
+        raise InputError(f"{name} {UNREADABLE}")
     looks = "1 frame" if seen == 1 else f"{seen} frames"
     until = f"the first {VIDEO_SEARCH_TIMES_S[-1]:g} s"
-    raise FaceError(f"no face in {looks} from {until} of {path}; expected a face towards the camera")
+    raise FaceError(f"no face in {looks} from {until} of {name}; expected a face towards the camera")
+
+
+def _pictures_to_search(source: Path | bytes, name: str) -> Iterator[np.ndarray]:
+    with contextlib.ExitStack() as stack:
+        try:
+            container = stack.enter_context(open_media(source, EXPECTED, name))
+        except InputError as error:
+            raise InputError(f"{name} {UNREADABLE}") from error
+        if not container.streams.video:
+            raise InputError(f"{name} has no picture; expected {EXPECTED}")
+        stream = container.streams.video[0]
+        check_codec(stream, name, EXPECTED)
+        check_frame_size(stream.width, stream.height)
+        due = deque(VIDEO_SEARCH_TIMES_S)
+        start, decoded, passed_over = None, 0, None
+        with contextlib.suppress(FFmpegError):
+            for frame in container.decode(stream):
+                start = frame.time or 0.0 if start is None else start
+                passed = (frame.time or 0.0) - start + 1e-3
+                decoded += frame.width * frame.height
+                passed_over = frame
+                if passed >= due[0]:
+                    while due and passed >= due[0]:
+                        due.popleft()
+                    passed_over = None
+                    yield rgb_picture(frame, stream)
+                if not due or decoded > VIDEO_SEARCH_PIXELS:
+                    return
+        if passed_over is not None:
+            yield rgb_picture(passed_over, stream)
 
 
 def select_face(
-    image: np.ndarray, detector: Detector, number: int | None = None, minimum: float = MIN_FACE_SIZE
+    image: np.ndarray, detector: Judge, number: int | None = None, minimum: float = MIN_FACE_SIZE
 ) -> tuple[np.ndarray, int]:
-    """The face that is to speak, and how many there are.
+    """The face that is to speak, and how many there are. What will not look right is warned of.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -156,6 +211,7 @@ def select_face(
         raise FaceError(f"the face is {size:.0f} pixels large; expected at least {minimum:g}")
     _check_inside(face, image)
     _warn_of_pose(face)
+    _warn_of_kind(image, face, detector)
     return face, len(faces)
 
 
@@ -164,6 +220,8 @@ def _check_inside(face: np.ndarray, image: np.ndarray) -> None:
     outside = np.any((face < 0) | (face > (width, height)), axis=1)
     if outside[MOUTH].any():
         raise FaceError(f"the face's mouth reaches beyond the picture ({width}×{height}); expected a whole mouth")
+    if outside[RIGHT_EYE].any() or outside[LEFT_EYE].any():
+        raise FaceError(f"the face's eyes reach beyond the picture ({width}×{height}); expected both eyes whole")
     if outside[JAW].any():
         _log.warning("the face reaches beyond the picture; what is missing is made up from the picture's edge")
 
@@ -179,104 +237,12 @@ def _warn_of_pose(face: np.ndarray) -> None:
         _log.warning("the portrait's mouth is wide open; a closed mouth gives better videos")
 
 
-def _check_array(array: np.ndarray) -> None:
-    grey, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
-    if array.dtype != np.uint8 or not (grey or colour) or not array.size:
-        raise InputError(
-            f"the portrait array is {array.shape} {array.dtype}; expected (H, W), (H, W, 3) or (H, W, 4) uint8"
-        )
-
-
-def _open_picture(stream: io.BufferedReader, path: Path) -> Image.Image:
-    """Open lazily. Pillow's own limit on the number of pixels holds; its warning at half of it is not shown.
-
-    Raises:
-        UnidentifiedImageError: not a picture.
-        InputError: more pixels than the limit.
-    """
-    Image.init()
-    formats = [name for name in Image.ID if name not in _UNSAFE_FORMATS]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(stream, formats=formats)
-        except Image.DecompressionBombError as error:
-            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-            raise InputError(f"{path} has too many pixels; expected at most {limit:.0f} megapixels") from error
-        except ValueError as error:
-            raise InputError(f"{path} cannot be read as a picture; expected {_EXPECTED}") from error
-
-
-def _as_rgb(picture: Image.Image, name: str) -> np.ndarray:
-    if not all(picture.size):
-        raise InputError(f"{name} is {picture.width}×{picture.height} pixels; expected at least 1×1")
-    try:
-        picture = ImageOps.exif_transpose(picture)
-        picture = _to_srgb(_eight_bit(picture))
-    except Exception as error:  # Pillow's decoders raise errors of any type on broken data
-        raise InputError(f"{name} {_DAMAGED}; expected {_EXPECTED}") from error
-    reduced = _reduced(picture, MAX_SIDE)
-    if reduced.size != picture.size:
-        _log.warning("%s is %d×%d pixels; reduced to %d×%d", name, *picture.size, *reduced.size)
-    return np.array(reduced)
-
-
-def _reduced(picture: Image.Image, longest: int) -> Image.Image:
-    shrink = longest / max(picture.size)
-    if shrink >= 1:
-        return picture
-    size = max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink))
-    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Pictures of 16 or 32 bits a pixel → 8-bit grey; all others as they are."""
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.float64) / 257
-    elif picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
-        values *= 255 if values.max() <= 1 else 1
-    else:
-        return picture
-    return Image.fromarray(np.round(values).clip(0, 255).astype(np.uint8))
-
-
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    profile = picture.info.get("icc_profile")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        flat = Image.new("RGB", picture.size, BACKGROUND)
-        flat.paste(picture, mask=picture.getchannel("A"))
-        picture = flat
-    if profile and picture.mode in ("RGB", "CMYK"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            converted = None
-        if converted is not None:
-            return converted
-    return picture.convert("RGB")
-
-
-def _frames_to_search(path: Path) -> Iterator[VideoFrame]:
-    with contextlib.ExitStack() as stack:
-        try:
-            container = stack.enter_context(open_media(path, _EXPECTED))
-        except InputError as error:
-            raise InputError(f"{path} {_UNREADABLE}") from error
-        if not container.streams.video:
-            raise InputError(f"{path} has no picture; expected {_EXPECTED}")
-        due = deque(VIDEO_SEARCH_TIMES_S)
-        start, decoded = None, 0
-        with contextlib.suppress(FFmpegError):
-            for frame in container.decode(container.streams.video[0]):
-                start = frame.time or 0.0 if start is None else start
-                passed = (frame.time or 0.0) - start + 1e-3
-                decoded += frame.width * frame.height
-                if passed >= due[0]:
-                    while due and passed >= due[0]:
-                        due.popleft()
-                    yield frame
-                if not due or decoded > VIDEO_SEARCH_PIXELS:
-                    return
+def _warn_of_kind(image: np.ndarray, face: np.ndarray, detector: Judge) -> None:
+    """Tell of what the model was not made for: covered faces, and those of animals and things."""
+    covered = covering(image, face)
+    if covered.glasses:
+        _log.warning("the eyes are behind dark glasses: they do not blink")
+    if covered.mask:
+        _log.warning("the mouth seems to be covered, and will be drawn on what covers it; a bare face is expected")
+    if not (covered.glasses or covered.mask) and (score := detector.likeness(image, face)) < LEAST_HUMAN:
+        _log.warning("this does not look like a human face (%.2f; people have 0.87 and more)", score)

@@ -62,7 +62,12 @@ _DEFAULT = GenerationOptions
 OPTIONS: dict[str, Option] = {
     "fps": Option(_number, _range("number", 1, 120, _DEFAULT.fps, "Frames per second.")),
     "steps": Option(_whole, _range("integer", 1, 64, None, "Sampler steps; the model's own number if left out.")),
-    "seed": Option(_whole, _range("integer", 0, 2**40 - 1, _DEFAULT.seed, "The same seed gives the same frames.")),
+    "seed": Option(
+        _whole,
+        _range(
+            "integer", 0, 2**40 - 1, None, "The same seed gives the same frames; drawn from the inputs if left out."
+        ),
+    ),
     "emotion": Option(
         _text,
         {

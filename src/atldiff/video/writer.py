@@ -13,10 +13,12 @@ from typing import Self
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
 
 from atldiff.errors import InputError, OutputError
 from atldiff.media import frame_rate
@@ -25,8 +27,9 @@ from atldiff.signing import SigningIdentity, default_identity
 from atldiff.speech.waveform import Speech
 from atldiff.video.background import Background
 from atldiff.video.badge import Badge
+from atldiff.video.kinds import check_crf, file_kind
+from atldiff.video.palette import Palette
 
-_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18", "profile": "high"}
 _ENCODER_THREADS = 4
 """Fixed, so that a file's bytes do not depend on the number of processors."""
 
@@ -34,27 +37,30 @@ _WAITING_BYTES = 64 << 20
 _WAITING_FRAMES = 48
 """So much waits at most to be encoded: a window of frames, and less of large ones."""
 
+_OPUS_RATE = 48_000
+_GIF_MOST_FPS = 50
 _AUDIO_BITS_PER_S = 160_000
 _AUDIO_BITS_PER_SAMPLE = 6
 """Per channel: what AAC allows in a frame, which is less than the above at low sample rates."""
 
 
-def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
+def check_output(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bool = True) -> Path:
     """The file that writing to ``path`` would make, links resolved; leaves no trace.
 
     Raises:
-        OutputError: not named .mp4, a folder, one of ``inputs`` (also through links), or in a folder that
+        OutputError: named for no kind of video, a folder, one of ``inputs`` (also through links), or in a folder that
             does not exist or cannot be written to.
     """
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise OutputError(f"cannot write {path}: its suffix is {path.suffix!r}; expected .mp4")
+    kind = file_kind(path)
     try:
         target = path.resolve()
         if target.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder; expected a file name ending in .mp4")
+            raise OutputError(f"cannot write {path}: it is a folder; expected a file name ending in {kind.suffix}")
         if not target.parent.is_dir():
             raise OutputError(f"cannot write {path}: there is no folder {target.parent}; create it first")
+        if not overwrite and target.exists():
+            raise OutputError(f"cannot write {path}: it exists already; expected a new name")
         for given in map(Path, inputs):
             if target.exists() and given.exists() and target.samefile(given):
                 raise OutputError(f"cannot write {path}: it is the input {given}; expected another file")
@@ -66,7 +72,10 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
 
 
 class VideoWriter:
-    """Writes H.264 (High, yuv420p, BT.709 limited range) and AAC into an MP4 with its index in front.
+    """Writes H.264 (High, yuv420p, BT.709 limited range) and AAC into an MP4 or MOV with its index in front.
+
+    A WebM gets VP9 and Opus; it holds the plain mark alone, since C2PA has no place in it. A GIF has no sound, and at
+    most 50 frames a second.
 
     Frame k is shown at k / fps and both tracks start at 0; the sound is as long as the speech. 4:2:0 needs
     even sides: of an odd width or height the last column or row is left out. Memory does not grow with
@@ -77,18 +86,19 @@ class VideoWriter:
     existing file stays. Signing copies the file: for a moment there are two.
 
     Args:
-        path: ends in .mp4.
+        path: ends in .mp4, .mov, .webm or .gif.
         width, height: of the frames in pixels, at least 2.
         fps: frames per second; 29.97 means 30000/1001, see :func:`atldiff.media.frame_rate`.
         speech: becomes the sound track; None writes a silent film.
         overwrite: whether an existing file may be replaced.
         identity: signs the file; None means :func:`atldiff.signing.default_identity`.
         badge: whether every frame shows that it is synthetic, see :class:`atldiff.video.badge.Badge`.
+        crf: quality of the picture, 0 (best) to 51, for WebM to 63; 18, for WebM 24, if None.
 
     Raises:
         OutputError: ``path`` cannot be written (see :func:`check_output`), or writing or signing fails (a full disk).
-        InputError: a side below 2, ``fps`` out of range, a frame of another shape or type, a certificate or key that
-            cannot sign, or frames too small for a badge.
+        InputError: a side below 2, ``fps`` or ``crf`` out of range, a frame of another shape or type, a certificate
+            or key that cannot sign, or frames too small for a badge.
     """
 
     def __init__(
@@ -101,6 +111,7 @@ class VideoWriter:
         overwrite: bool = True,
         identity: SigningIdentity | None = None,
         badge: bool = False,
+        crf: float | None = None,
     ) -> None:
         if width < 2 or height < 2:
             raise InputError(f"got frames of {width}×{height} pixels; expected at least 2×2")
@@ -109,19 +120,25 @@ class VideoWriter:
         self.fps = frame_rate(fps)
         self.num_frames = 0
         inputs = [speech.path] if speech is not None and speech.path is not None else []
-        self._target = check_output(path, inputs)
-        if not overwrite and self._target.exists():
-            raise OutputError(f"cannot write {path}: it exists already; expected a new name")
+        self._target = check_output(path, inputs, overwrite)
+        self._kind = file_kind(self.path)
+        self._crf = check_crf(crf, self._kind)
+        if self._kind.muxer == "gif" and self.fps > _GIF_MOST_FPS:
+            raise InputError(f"fps is {float(self.fps):g}; expected at most {_GIF_MOST_FPS} for a GIF")
         self._identity = default_identity() if identity is None else identity
         check_identity(self._identity)
         self._badge = Badge(self.width // 2 * 2, self.height // 2 * 2) if badge else None
         self._temporary, self._signed = (
-            self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.mp4") for _ in range(2)
+            self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}{self._kind.suffix}")
+            for _ in range(2)
         )
         self._speech = speech
         self._container: OutputContainer | None = None
         self._encoding: Background[tuple[int, np.ndarray]] | None = None
         self._reformatter = VideoReformatter()
+        self._palette: Palette | None = None
+        self._audio: AudioStream | None = None
+        self._rate = 1
 
     def __enter__(self) -> Self:
         try:
@@ -159,13 +176,17 @@ class VideoWriter:
         number, even = numbered
         if self._badge is not None:
             even = self._badge.draw(even)
-        picture = self._reformatter.reformat(
-            VideoFrame.from_ndarray(even, format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
+        picture = VideoFrame.from_ndarray(even, format="rgb24")
+        if self._palette is not None:
+            picture = self._palette.reduce(picture)
+        else:
+            picture = self._reformatter.reformat(
+                picture,
+                format=self._kind.pixels,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
+            )
         picture.pts, picture.time_base = number, 1 / self.fps
         with self._reporting():
             assert self._container is not None
@@ -173,39 +194,51 @@ class VideoWriter:
         self._write_sound(until=(number + 1) / self.fps)
 
     def _open(self) -> None:
-        self._container = av.open(f"file:{self._temporary}", "w", options={"movflags": "+faststart"})
+        kind = self._kind
+        flags = {"movflags": "+faststart"} if kind.muxer in ("mp4", "mov") else {}
+        self._container = av.open(f"file:{self._temporary}", "w", format=kind.muxer, options=flags)
         self._container.metadata.update(MARK_METADATA)
-        video = self._container.add_stream("libx264", rate=self.fps, options=dict(_ENCODER_OPTIONS))
+        options = dict(kind.options) | ({"crf": f"{self._crf:g}"} if self._crf is not None else {})
+        video = self._container.add_stream(kind.codec, rate=self.fps, options=options)
+        assert isinstance(video, VideoStream)
         video.width, video.height = self.width // 2 * 2, self.height // 2 * 2
-        video.pix_fmt = "yuv420p"
+        video.pix_fmt = kind.pixels
         video.codec_context.time_base = 1 / self.fps
         video.codec_context.thread_count = _ENCODER_THREADS
-        video.codec_context.colorspace = Colorspace.ITU709
-        video.codec_context.color_range = ColorRange.MPEG
-        video.codec_context.color_primaries = ColorPrimaries.BT709
-        video.codec_context.color_trc = ColorTrc.BT709
+        if kind.pixels == "pal8":
+            self._palette = Palette()
+        else:
+            video.codec_context.colorspace = Colorspace.ITU709
+            video.codec_context.color_range = ColorRange.MPEG
+            video.codec_context.color_primaries = ColorPrimaries.BT709
+            video.codec_context.color_trc = ColorTrc.BT709
         self._video = video
         self._sound: Iterator[np.ndarray] = iter(())
         self._samples = 0
-        if self._speech is not None:
-            rate, channels = self._speech.track_rate, self._speech.track_channels
-            self._audio = self._container.add_stream("aac", rate=rate, layout="mono" if channels == 1 else "stereo")
-            self._audio.bit_rate = min(_AUDIO_BITS_PER_S, _AUDIO_BITS_PER_SAMPLE * rate * channels)
-            self._sound = self._speech.stereo_blocks()
+        if self._speech is not None and kind.sound:
+            self._open_sound(self._container, self._speech)
+
+    def _open_sound(self, container: OutputContainer, speech: Speech) -> None:
+        channels = speech.track_channels
+        self._rate = _OPUS_RATE if self._kind.sound == "libopus" else speech.track_rate
+        layout = "mono" if channels == 1 else "stereo"
+        track = container.add_stream(self._kind.sound, rate=self._rate, layout=layout)
+        assert isinstance(track, AudioStream)
+        self._audio = track
+        track.bit_rate = min(_AUDIO_BITS_PER_S, _AUDIO_BITS_PER_SAMPLE * self._rate * channels)
+        self._sound = speech.stereo_blocks(self._rate)
 
     def _write_sound(self, until: Fraction | None = None) -> None:
         """Encode what is left of the sound, or what is heard before ``until`` seconds."""
-        if self._speech is None or self._container is None:
-            return
-        rate = self._speech.track_rate
-        while until is None or self._samples < until * rate:
+        while self._container is not None and (until is None or self._samples < until * self._rate):
             block = next(self._sound, None)
             if block is None:
                 return
+            assert self._audio is not None
             frame = AudioFrame.from_ndarray(
                 np.ascontiguousarray(block), format="fltp", layout=self._audio.layout.name
             )
-            frame.sample_rate, frame.pts, frame.time_base = rate, self._samples, Fraction(1, rate)
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._samples, Fraction(1, self._rate)
             self._samples += block.shape[1]
             with self._reporting():
                 self._container.mux(self._audio.encode(frame))
@@ -219,11 +252,14 @@ class VideoWriter:
         with self._reporting():
             assert self._container is not None
             self._container.mux(self._video.encode(None))
-            if self._speech is not None:
+            if self._audio is not None:
                 self._container.mux(self._audio.encode(None))
             self._container.close()
             self._container = None
-            sign_mp4(self._temporary, self._signed, self._identity)
+            if self._kind.signed_as:
+                sign_mp4(self._temporary, self._signed, self._identity, self._kind.signed_as)
+            else:
+                self._temporary.replace(self._signed)
             with self._signed.open("rb") as stream:
                 os.fsync(stream.fileno())
             self._signed.replace(self._target)
