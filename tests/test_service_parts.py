@@ -1,4 +1,4 @@
-"""Parts of the service by themselves: tokens, settings, the store, the description of the API."""
+"""Parts of the service by themselves: tokens, settings, the queue, the checker, the description of the API."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import WorkerSetup
 from atldiff.serve.reference import reference_page
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
-from atldiff.serve.store import DONE, FAILED, FINAL, PORTRAIT, SPEECH, VIDEO, Job, JobStore
+from atldiff.serve.store import FAILED, FINAL, PORTRAIT, SPEECH, Job, JobStore
 
 TOKEN = "0123456789abcdef"
 
@@ -150,61 +150,6 @@ def test_tokens_come_from_a_file_and_the_environment(tmp_path) -> None:
         read_tokens(path, "")
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "none", "")
-
-
-def add_job(store: JobStore, video: bytes | None) -> str:
-    """A job that has ended: done with a video, or failed without."""
-    with store.new_folder() as job_id:
-        (store.job_folder(job_id) / PORTRAIT).write_bytes(b"a face")
-        store.add(job_id, {"fps": 5.0})
-    if video is None:
-        store.finish(job_id, Problem(422, "no face", "portrait"))
-    else:
-        (store.job_folder(job_id) / VIDEO).write_bytes(video)
-        store.finish(job_id, {"frames": 1})
-    return job_id
-
-
-def test_jobs_expire(tmp_path) -> None:
-    store = JobStore(tmp_path / "data", keep_s=0.5)
-    done, failed = add_job(store, b"video"), add_job(store, None)
-    states = [job.state for job in map(store.get, (done, failed)) if job is not None]
-    assert states == [DONE, FAILED]
-    assert [path.name for path in store.job_folder(done).iterdir()] == [VIDEO]
-    assert store.remove_expired() == 0
-    time.sleep(0.6)
-    assert (store.get(done), store.get(failed)) == (None, None)
-    assert store.remove_expired() == 2
-    assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    store.close()
-
-
-def test_a_new_process_finds_what_was_finished_and_mends_the_rest(tmp_path) -> None:
-    store = JobStore(tmp_path, keep_s=60)
-    done, lost = add_job(store, b"video"), add_job(store, b"video")
-    (store.job_folder(lost) / VIDEO).unlink()
-    with store.new_folder() as unfinished:
-        store.add(unfinished, {})
-    store.start(unfinished)
-    with store.new_folder() as abandoned:
-        pass
-    assert not store.job_folder(abandoned).exists()
-    (tmp_path / "jobs" / "stray").mkdir()
-    with pytest.raises(InputError, match="another service works in"):
-        JobStore(tmp_path, keep_s=60)
-    store.close()
-    store = JobStore(tmp_path, keep_s=60)
-    jobs = [store.get(job_id) for job_id in (done, lost, unfinished, "../" + done, "x" * 22)]
-    assert [None if job is None else job.state for job in jobs] == [DONE, None, FAILED, None, None]
-    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {done, unfinished}
-    store.close()
-    assert all((path.stat().st_mode & 0o077) == 0 for path in (tmp_path, tmp_path / "jobs" / done))
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot work in"):
-        JobStore(tmp_path / "file", keep_s=60)
 
 
 def test_errors_of_workers_become_problems_without_paths() -> None:

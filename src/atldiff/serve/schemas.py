@@ -117,6 +117,7 @@ class Health(BaseModel):
 
     status: Literal["ok", "starting", "failing"]
     version: str
+    detail: str | None = Field(None, description="Why not, where it is failing.")
 
 
 def _time(seconds: float | None) -> datetime | None:
