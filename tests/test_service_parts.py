@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,15 +21,21 @@ from media_files import write_video
 
 pytest.importorskip("fastapi")
 
+from anyio import to_thread
+from fastapi import FastAPI, Request
+
 from atldiff.cli import serve as verb
 from atldiff.errors import InputError, OutputError
 from atldiff.serve.checker import Checker
 from atldiff.serve.guard import Guard
 from atldiff.serve.jobs import JobQueue
+from atldiff.serve.live import LivePool, _Session
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import WorkerSetup
 from atldiff.serve.reference import reference_page
+from atldiff.serve.routes import _look, get_health
+from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
 from atldiff.serve.store import FAILED, FINAL, PORTRAIT, SPEECH, Job, JobStore
 
@@ -291,3 +297,85 @@ def test_a_check_that_takes_too_long_is_given_up(tmp_path) -> None:
 def test_the_service_itself_loads_no_model_code() -> None:
     code = "import sys, atldiff.serve.server; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """As many files are open as this process may have: no pipe, no process."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) - 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def wait_until(is_true: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_that_the_system_has_no_room_for_are_started_later(tmp_path, tiny_model) -> None:
+    settings = ServeSettings(tmp_path, model=str(tiny_model), device="cpu")
+    setup = WorkerSetup(str(tiny_model), "cpu", 1, 60.0, 10**7, None)
+    store, metrics = JobStore(tmp_path, keep_s=60), Metrics()
+    jobs, pool = JobQueue(settings, store, setup, metrics), LivePool(settings, setup, metrics, store.live_folder)
+    try:
+        with no_more_files():
+            jobs.start()
+            wait_until(lambda: jobs.fault)
+            assert "no worker process can be started" in str(jobs.fault)
+            assert jobs.ailment == "no worker process can start; the service's log says why"
+            for _ in range(2):
+                with pytest.raises(Problem, match="no worker process can be started"):
+                    pool.take()
+        wait_until(lambda: jobs.can_work)
+        assert jobs.ailment == ""
+    finally:
+        jobs.stop()
+        pool.stop()
+        store.close()
+
+
+def test_a_slot_whose_session_ran_out_of_time_is_free_again(tmp_path, tiny_model) -> None:
+    pool = LivePool(
+        ServeSettings(tmp_path), WorkerSetup(str(tiny_model), "cpu", 1, 60.0, 10**7, None), Metrics(), tmp_path
+    )
+
+    async def run_out_of_time() -> None:
+        async with asyncio.timeout(0.2):
+            await _Session(None, pool)._take()  # pyright: ignore[reportArgumentType]
+
+    try:
+        with pytest.raises(TimeoutError):
+            asyncio.run(run_out_of_time())
+        with pytest.raises(Problem, match="all live sessions are taken"):
+            pool.take()
+        wait_until(lambda: pool._free)
+        pool.give_back(pool.take(), is_usable=True)
+    finally:
+        pool.stop()
+
+
+def test_health_and_uploads_wait_for_no_thread_of_others(tmp_path) -> None:
+    """All threads that answer requests are taken."""
+    service = Service(ServeSettings(tmp_path))
+    app = FastAPI()
+    app.state.service, app.state.ending = service, asyncio.Event()
+    request = Request({"type": "http", "app": app, "headers": []}, lambda: asyncio.Event().wait())  # pyright: ignore
+
+    async def ask() -> tuple[int, str]:
+        limiter = to_thread.current_default_thread_limiter()
+        for _ in range(int(limiter.total_tokens)):
+            limiter.acquire_on_behalf_of_nowait(object())
+        async with asyncio.timeout(5):
+            health = await get_health(request)
+            return health.status_code, await _look(request, lambda abandoned: "looked")
+
+    try:
+        assert asyncio.run(ask()) == (503, "looked")
+    finally:
+        service.store.close()
