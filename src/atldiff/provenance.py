@@ -11,6 +11,10 @@ import datetime
 import hashlib
 import io
 import json
+import os
+import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +48,8 @@ _EXPECTED_CHAIN = "expected a valid C2PA signing chain, see docs/responsible-use
 _MANIFEST_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _BLOCK_KIB = 1024
 _MDAT_UNHASHED_BYTES = 16
+_ENVIRONMENT = threading.Lock()
+_USUAL_TEMPORARY = None if sys.platform == "win32" else "/tmp"
 _SMALLEST_PICTURE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
@@ -87,17 +93,49 @@ class Provenance:
 def sign_mp4(source: Path, target: Path, identity: SigningIdentity) -> None:
     """Copy an mp4 to ``target`` with a signed manifest in it; memory does not grow with its length.
 
-    The work is done in a thread of its own: a signal would be lost in the library's calls back into Python.
+    The work is done in a thread of its own: a signal would be lost in the library's calls back into Python. Where the
+    folder for temporary files is missing or has no room, the library's own copy waits beside ``target``.
 
     Raises:
         OSError: signing fails (a full disk); what ``target`` then holds is of no use.
         InputError: the certificate or the key cannot be used.
     """
-    with source.open("rb") as unsigned, target.open("w+b") as signed, ThreadPoolExecutor(1) as worker:
+    with (
+        source.open("rb") as unsigned,
+        target.open("w+b") as signed,
+        _room_for_a_copy(source.stat().st_size, target.parent),
+        ThreadPoolExecutor(1) as worker,
+    ):
         try:
             worker.submit(_sign, unsigned, signed, identity, "video/mp4").result()
         except c2pa.C2paError as error:
             raise OSError(f"signing failed: {error}") from error
+
+
+@contextlib.contextmanager
+def _room_for_a_copy(size: int, beside: Path) -> Iterator[None]:
+    """Lets the library put a temporary file of ``size`` bytes where there is room for it; it asks the environment."""
+    name = "TMP" if sys.platform == "win32" else "TMPDIR"
+    with _ENVIRONMENT:
+        before = os.environ.get(name)
+        if _has_room(before or _USUAL_TEMPORARY, size):
+            yield
+            return
+        os.environ[name] = str(beside)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def _has_room(folder: str | None, size: int) -> bool:
+    try:
+        return folder is None or (shutil.disk_usage(folder).free > 2 * size and os.access(folder, os.W_OK))
+    except OSError:
+        return False
 
 
 def check_identity(identity: SigningIdentity) -> None:
