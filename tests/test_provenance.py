@@ -249,7 +249,10 @@ def test_a_manifest_that_says_something_else_is_no_mark(tmp_path, monkeypatch, c
     found = read_provenance(path)
     assert (found.state, found.damaged, found.source_type) == (UNMARKED, (), camera)
     assert main(["verify", str(path)]) == 5
-    assert f"a manifest signed by {found.signer} says {camera}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("verdict: no mark of synthetic content; it is signed, but says something else\n")
+    assert f'signed by: "{found.signer}"' in said
+    assert f'says that it is: "{camera}"' in said
 
 
 def test_what_is_no_mp4(tmp_path, video):
@@ -270,7 +273,7 @@ def test_verify_tells_and_exits(video, tmp_path, capsys):
     code, said = verify(video)
     assert code == 0
     assert "marked as synthetic, and unchanged" in said
-    assert "whom you trust" in said
+    assert "by one whom you trust: yes" in said
     begin, end = boxes(video)[b"mdat"]
     code, said = verify(changed(video, tmp_path / "a.mp4", (begin + end) // 2))
     assert code == 3
