@@ -1,5 +1,6 @@
 """Models on disk: one folder a part, with ``config.json`` and ``model.safetensors``."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,18 +23,37 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 Config = TypeVar("Config")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it into place, so that no reader ever sees a half of it."""
+def write_atomically(path: Path, content: bytes, durably: bool = False) -> None:
+    """Write ``content`` beside ``path`` and move it into place, so that no reader ever sees a half of it.
+
+    Args:
+        durably: wait until it is on the disk, so that it outlives a power cut from the return on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+            if durably:
+                stream.flush()
+                os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        if durably:
+            _flush_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """See that the names in a folder are on the disk; systems that cannot go without."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def save_part(folder: Path, module: nn.Module, config: Any, dtype: torch.dtype = torch.float16) -> None:
