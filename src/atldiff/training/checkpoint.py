@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-import pickle
 import platform
 import re
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ import torch
 from torch import nn
 
 from atldiff.data.prepared import PreparedClips
-from atldiff.errors import InputError, OutputError
-from atldiff.serialization import write_atomically
+from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.serialization import load_checkpoint, write_atomically
 
 try:
     import fcntl
@@ -122,9 +121,12 @@ class Checkpoints:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read ({error}); remove it to go on without it") from error
+        content = load_checkpoint(path)
+    except ModelError as error:
+        raise InputError(f"{error}; remove it to go on without it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a state: remove it to go on without it")
+    return content
 
 
 @contextlib.contextmanager
