@@ -175,6 +175,10 @@ def test_tensors_of_another_type_and_pickles(tmp_path: Path) -> None:
         torch.save(nn.Linear(4, 3).state_dict(), weights, _use_new_zipfile_serialization=is_zipped)
         with pytest.raises(ModelError, match="is a pickle, which could run code"):
             load_part(tmp_path, layer, LayerConfig)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(0x280).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ModelError, match="does not fit"):
+        load_part(tmp_path, layer, LayerConfig)
     weights.write_bytes((10**7).to_bytes(8, "little") + b"{" * 100)
     with pytest.raises(ModelError, match="is corrupt"):
         load_part(tmp_path, layer, LayerConfig)

@@ -1,5 +1,6 @@
 """Portrait and speech → a video file, frame by frame, in constant memory."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ Progress = Callable[[int, int], None]
 
 Watch = Callable[[np.ndarray, np.ndarray], None]
 """Called with each frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
+
+
+_log = logging.getLogger("atldiff")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def render_video(
     """
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
+    _log.info("finding the face")
     stream = pipeline.stream(portrait, speech, **options)
     with VideoWriter(
         output, stream.width, stream.height, stream.fps, stream.audio, identity=identity, badge=badge

@@ -1,6 +1,7 @@
 """``atldiff generate``: portrait and speech → mp4."""
 
 import argparse
+import time
 from pathlib import Path
 
 from atldiff.cli.common import ProgressBar, add_generation_options, generation_options, open_pipeline
@@ -32,7 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_output(arguments.output, (arguments.portrait, arguments.speech))
     identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
     speech = Speech.open(arguments.speech)
+    began = time.monotonic()
     with open_pipeline(arguments) as pipeline, ProgressBar("frame", arguments.quiet) as progress:
+        loading_s = time.monotonic() - began
         report = render_video(
             pipeline,
             arguments.portrait,
@@ -46,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.emotion == AUTO_EMOTION:
         print(f"emotion heard: {report.emotion}")
     print(
-        f"{report.path}: {report.duration_s:.2f} s, {report.frames} frames, took {report.seconds:.1f} s, "
+        f"{report.path}: {report.duration_s:.2f} s, {report.frames} frames, took {report.seconds:.1f} s "
+        f"and {loading_s:.1f} s to load, "
         f"real-time factor {report.real_time_factor:.2f}"
     )
