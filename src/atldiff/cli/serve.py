@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"a name that requests may call the service by, besides this machine's own; {_ANY_HOST} for any",
     )
+    add(
+        "--root-path",
+        metavar="PATH",
+        default="",
+        help="below which a reverse proxy shows the service, such as /faces (default: it has a name for itself)",
+    )
 
 
 def _port(text: str) -> int:
@@ -80,6 +86,7 @@ def settings_of(arguments: argparse.Namespace, data: Path, studio: bool = False)
         tokens=read_tokens(arguments.token_file, os.environ.get(TOKENS_VARIABLE, "")),
         allowed_hosts=() if _ANY_HOST in hosts else tuple(name.lower() for name in hosts),
         studio=studio,
+        root_path=arguments.root_path.rstrip("/"),
     )
 
 

@@ -102,7 +102,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return Problem(HTTPStatus.FORBIDDEN, "requests from pages of other origins are not taken")
-        is_open = scope["path"] in OPEN_PATHS or (self._settings.studio and is_page(scope["path"]))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_open = path in OPEN_PATHS or (self._settings.studio and is_page(path))
         if self._settings.tokens and not is_open and not self._has_token(headers):
             challenge = {"WWW-Authenticate": "Bearer"}
             return Problem(HTTPStatus.UNAUTHORIZED, "a bearer token is needed", headers=challenge)

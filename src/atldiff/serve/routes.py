@@ -105,7 +105,7 @@ async def create_video(
     if wait:
         return await _wait_for(request, service, job_id)
     job = await run_in_threadpool(_job, service, job_id)
-    location = {"Location": f"/v1/videos/{job_id}"}
+    location = {"Location": f"{request.scope.get('root_path', '')}/v1/videos/{job_id}"}
     return JSONResponse(Video.of(job).model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=location)
 
 

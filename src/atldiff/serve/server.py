@@ -45,6 +45,7 @@ def run_server(
         create_app(settings, ending),
         host=host,
         port=port,
+        root_path=settings.root_path,
         http=partial(PatientProtocol, settings.max_connections),  # pyright: ignore[reportArgumentType]
         ws="websockets-sansio",
         ws_max_size=min(settings.max_upload_bytes, _LARGEST_MESSAGE),
