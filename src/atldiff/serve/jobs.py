@@ -128,12 +128,12 @@ class JobQueue:
                 self._reserved -= 1
                 self._show()
 
-    def submit(self, job_id: str, options: dict[str, Any]) -> None:
+    def submit(self, job_id: str, options: dict[str, Any], owner: str = "") -> None:
         """Queue the job whose uploads lie in its folder."""
         with self._changed:
             if self._stopping:
                 raise stopped_problem()
-            self._store.add(job_id, options)
+            self._store.add(job_id, options, owner)
             self._waiting[job_id] = options
             self._show()
             self._changed.notify()
@@ -142,14 +142,21 @@ class JobQueue:
         """A job with its progress; None where there is none."""
         with self._changed:
             job = self._store.get(job_id)
-            if job is None:
-                return None
-            task = self._running.get(job_id)
-            position = [*self._waiting].index(job_id) + 1 if job_id in self._waiting else None
-            if job.state == QUEUED and task is not None:
-                job = replace(job, state=RUNNING)
-            if job.state not in FINAL and task is None and position is None:
-                return replace(job, state=FAILED, problem=_lost_problem().body())
+            return None if job is None else self._now(job)
+
+    def newest(self, owner: str, most: int) -> list[Job]:
+        """The jobs of an owner with their progress, the newest first, at most so many."""
+        with self._changed:
+            return [self._now(job) for job in self._store.newest(owner, most)]
+
+    def _now(self, job: Job) -> Job:
+        """A job as the store has it, with what is known besides."""
+        task = self._running.get(job.id)
+        position = [*self._waiting].index(job.id) + 1 if job.id in self._waiting else None
+        if job.state == QUEUED and task is not None:
+            job = replace(job, state=RUNNING)
+        if job.state not in FINAL and task is None and position is None:
+            return replace(job, state=FAILED, problem=_lost_problem().body())
         done, frames = task.progress if task is not None and task.progress else (None, None)
         return replace(job, frames_done=done, frames=frames, position=position)
 

@@ -19,7 +19,7 @@ import atldiff
 from atldiff.serve.fields import OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
-from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, problems, upload_form
+from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, Videos, problems, upload_form
 from atldiff.serve.service import Service
 from atldiff.serve.store import (
     DONE,
@@ -101,12 +101,21 @@ async def create_video(
         )
         options = read_options(fields)
         await _look(request, service.checker.check, folder, options.get("face"))
-        await run_in_threadpool(service.jobs.submit, job_id, options)
+        await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner)
     if wait:
         return await _wait_for(request, service, job_id)
     job = await run_in_threadpool(_job, service, job_id)
     location = {"Location": f"{request.scope.get('root_path', '')}/v1/videos/{job_id}"}
     return JSONResponse(Video.of(job).model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=location)
+
+
+@router.get("/v1/videos", tags=["videos"], summary="Your jobs", responses=problems(_422="no such limit"))
+def list_videos(
+    request: Request, limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20
+) -> Videos:
+    """The jobs that were made with the same token, or without one, the newest first."""
+    jobs = _service(request).jobs.newest(request.state.owner, limit)
+    return Videos(videos=[Video.of(job) for job in jobs])
 
 
 @router.get(

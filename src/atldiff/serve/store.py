@@ -63,6 +63,7 @@ class Job:
         options: keyword arguments of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
         result: what was made.
         problem: why it failed, the body of a :class:`~atldiff.serve.problems.Problem`.
+        owner: who made it, see :func:`atldiff.serve.guard.owner_of`.
         frames_done, frames: of a job that is being made.
         position: in the queue, from 1.
     """
@@ -76,6 +77,7 @@ class Job:
     options: dict[str, Any]
     result: dict[str, Any] | None
     problem: dict[str, Any] | None
+    owner: str = ""
     frames_done: int | None = None
     frames: int | None = None
     position: int | None = None
@@ -118,6 +120,8 @@ class JobStore:
             with self._database:
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute(_TABLE)
+                if "owner" not in {row[1] for row in self._database.execute("PRAGMA table_info(jobs)")}:
+                    self._database.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
             self._mend()
         except (OSError, sqlite3.Error, Problem) as error:
             self._closing.close()
@@ -161,11 +165,11 @@ class JobStore:
                 self._new.remove(job_id)
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def add(self, job_id: str, options: dict[str, Any]) -> None:
+    def add(self, job_id: str, options: dict[str, Any], owner: str = "") -> None:
         """Add a queued job."""
         self._write(
-            "INSERT INTO jobs (id, state, created_at, options) VALUES (?, ?, ?, ?)",
-            (job_id, QUEUED, time.time(), json.dumps(options)),
+            "INSERT INTO jobs (id, state, created_at, options, owner) VALUES (?, ?, ?, ?, ?)",
+            (job_id, QUEUED, time.time(), json.dumps(options), owner),
         )
         self._new.discard(job_id)
 
@@ -176,6 +180,13 @@ class JobStore:
         with self._told():
             row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else self._job(row)
+
+    def newest(self, owner: str, most: int) -> list[Job]:
+        """The jobs of an owner, the newest first, at most so many."""
+        statement = "SELECT * FROM jobs WHERE owner = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
+        with self._told():
+            rows = self._database.execute(statement, (owner, most)).fetchall()
+        return [job for row in rows if (job := self._job(row)) is not None]
 
     def _job(self, row: sqlite3.Row) -> Job | None:
         values = dict(row) | self._unwritten.get(row["id"], {})
