@@ -43,6 +43,12 @@ def signing_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SigningId
         yield pair
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine says no more on its way than a fast one."""
+    monkeypatch.setattr("atldiff.cli.common.LINE_EVERY_S", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def portrait() -> Path:
     """The astronaut, 512×512."""

@@ -76,13 +76,17 @@ def test_rows_become_jobs(inputs) -> None:
         ("p.jpg,s.wav,,fast,", "fps is 'fast'"),
         ("p.jpg,s.wav,,500,", "fps is 500"),
         ("p.jpg,s.wav,,,perhaps", "crop_only is 'perhaps'"),
-        ("p.jpg,s.wav,,,,more", "1 cells too many"),
+        ("p.jpg,s.wav,,,,more", "cells too many ('more')"),
+        ("p\0.jpg,s.wav,,,", "expected no NUL"),
+        ("p.jpg,s.wav," + "x" * 250 + ".mp4,,", "at most 240 bytes"),
+        ("p.jpg,s.wav," + "ö" * 120 + ".mp4,,", "at most 240 bytes"),
+        ("p.jpg,s.wav,P_S.mp4,,", ""),
     ],
 )
 def test_a_row_alone_is_at_fault(tmp_path, row, words) -> None:
     good, bad = read_jobs(write_table(tmp_path, "p.jpg,s.wav,,,", row), tmp_path)
     assert good.fault == ""
-    assert bad.fault.startswith("row 2: ")
+    assert not words or bad.fault.startswith("line 3: ")
     assert words in bad.fault
 
 
@@ -93,8 +97,8 @@ def test_a_row_alone_is_at_fault(tmp_path, row, words) -> None:
         ("portrait,speech\n", "no rows"),
         ("portrait,sound\na,b\n", "no rows with the columns"),
         ("portrait,speech,emotions\na,b,happy\n", "column 'emotions'"),
-        ("portrait,speech,output\na,b,x.mp4\nc,d,x.mp4\n", "rows 1 and 2"),
-        ('portrait,speech\n"a,b\n', "cannot be read"),
+        ("portrait,speech,speech\na,b,c\n", "column 'speech', or twice"),
+        ('portrait,speech\na,b\n"a,b\n', "cannot be read at line 3"),
     ],
 )
 def test_a_table_that_is_none_is_refused(tmp_path, text, words) -> None:
@@ -104,6 +108,52 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, words) -> None:
         read_jobs(path, tmp_path)
 
 
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/stdin"])
+def test_a_row_that_names_a_device_is_refused_at_once(inputs, tmp_path, tiny_model, device) -> None:
+    results = run_batch(write_table(inputs, f"face.jpg,{device},,,"), tmp_path / "out", model=tiny_model)
+    assert (statuses(results), "not an ordinary file" in results[0].error) == ([FAILED], True)
+    with pytest.raises(InputError, match="more than 64 MiB"):
+        read_jobs("/dev/zero", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_as_spreadsheets_write_them(tmp_path, encoding, delimiter, end) -> None:
+    lines = [
+        "Portrait, speech,output,,",
+        "",
+        'ä.jpg,"two',
+        'lines.wav",,,',
+        ",,,,",
+        "  ",
+        "b.jpg,c.wav,x.mp4,,",
+        "",
+        "",
+    ]
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(end.join([*lines, "", ""]).replace(",", delimiter).encode(encoding))
+    first, second = read_jobs(path, tmp_path / "out")
+    assert (first.portrait.name, first.line, second.line) == ("ä.jpg", 3, 7)
+    assert (second.speech.name, second.row, second.output.name) == ("c.wav", 2, "x.mp4")
+    assert first.fault == second.fault == ""
+
+
+def test_text_that_is_none_is_told_with_its_line(tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_bytes("portrait,speech\na,b\nä,c\n".encode("cp1252"))
+    with pytest.raises(InputError, match="line 3 is no UTF-8"):
+        read_jobs(tmp_path / "jobs.csv", tmp_path)
+
+
+def test_names_do_not_clash(tmp_path) -> None:
+    rows = ["p.jpg,s.wav,,,", "p.jpg,s.wav,p_s.mp4,,", "p.jpg,t.wav,P_S.mp4,,", f"{'ö' * 110}.jpg,{'s' * 200}.wav,,,"]
+    jobs = read_jobs(write_table(tmp_path, *rows), tmp_path)
+    assert [job.output.name for job in jobs[:2]] == ["p_s_2.mp4", "p_s.mp4"]
+    assert jobs[2].fault == "line 4: its output is 'P_S.mp4', as that of line 3; expected another"
+    assert jobs[3].fault == ""
+    assert len(jobs[3].output.name.encode()) <= 240
+
+
 def test_good_jobs_are_done_bad_ones_reported_and_nothing_twice(inputs, tmp_path, tiny_model) -> None:
     out = tmp_path / "out"
     rows = ["face.jpg,word.wav,a.mp4,25,yes", "broken.jpg,word.wav,,25,yes", "face.jpg,none.wav,,25,yes"]
@@ -111,10 +161,24 @@ def test_good_jobs_are_done_bad_ones_reported_and_nothing_twice(inputs, tmp_path
 
     def run() -> list[JobResult]:
         steps: list[tuple[int, int]] = []
+        reports: list[int] = []
+
+        def watch(result: JobResult) -> None:
+            assert result.status in (MADE, FAILED)
+            if (out / JSON_REPORT).exists():
+                reports.append(len(json.loads((out / JSON_REPORT).read_text())["jobs"]))
+
         results = run_batch(
-            write_table(inputs, *rows), out, workers=1, model=tiny_model, progress=lambda *step: steps.append(step)
+            write_table(inputs, *rows),
+            out,
+            workers=1,
+            model=tiny_model,
+            progress=lambda *step: steps.append(step),
+            watch=watch,
         )
         assert all(total == len(rows) for _, total in steps)
+        assert set(reports) <= {len(rows)}
+        assert len(reports) >= results.count(MADE)
         return results
 
     first = run()
@@ -122,8 +186,8 @@ def test_good_jobs_are_done_bad_ones_reported_and_nothing_twice(inputs, tmp_path
     assert [length(out / name) for name in ("a.mp4", "deep/b.mp4")] == [30, 12]
     assert [result.frames for result in first] == [30, None, None, 12, None]
     assert "broken.jpg cannot be read" in first[1].error
-    assert "none.wav cannot be read" in first[2].error
-    assert "row 5: its fps is 'x'" in first[4].error
+    assert "none.wav does not exist" in first[2].error
+    assert "line 6: its fps is 'x'" in first[4].error
     report = json.loads((out / JSON_REPORT).read_text())
     assert report["counts"] == {"made": 2, "kept": 0, "failed": 3, "left": 0}
     with (out / CSV_REPORT).open() as stream:
@@ -196,8 +260,11 @@ def test_the_exit_code_tells_of_failures(inputs, tmp_path, tiny_model, capfd) ->
     table = write_table(inputs, "face.jpg,none.wav,,,")
     assert main(["batch", str(table), "-o", str(tmp_path / "out"), "--model", str(tiny_model)]) == 2
     out, err = capfd.readouterr()
-    assert out == ""
-    assert err == f"atldiff: error: 1 of 1 jobs failed; {tmp_path / 'out' / CSV_REPORT} says why\n"
+    folder = tmp_path / "out"
+    assert out == f"{folder}: 0 videos made, 0 kept, 1 failed; see {folder / CSV_REPORT}\n"
+    line, last = err.splitlines()
+    assert line.startswith(f"atldiff: {folder / 'face_none.mp4'}: failed: {inputs / 'none.wav'} does not exist")
+    assert last == f"atldiff: error: 1 of 1 jobs failed; {folder / CSV_REPORT} says why"
 
 
 def test_a_ray_cluster_of_two_does_the_same(inputs, tmp_path, tiny_model, monkeypatch) -> None:
@@ -220,3 +287,10 @@ def test_a_ray_cluster_of_two_does_the_same(inputs, tmp_path, tiny_model, monkey
         assert "broken.jpg cannot be read" in results[1].error
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://localhost:9", "[::1]:9", "127.0.0.1:99999"])
+def test_a_ray_address_where_nothing_is_is_told_at_once(inputs, tmp_path, tiny_model, address) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with pytest.raises(InputError, match="no Ray cluster at"):
+        run_batch(write_table(inputs, "face.jpg,word.wav,,,"), tmp_path, model=tiny_model, ray_address=address)

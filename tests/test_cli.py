@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 import atldiff
-from atldiff.cli import main
+from atldiff.cli import common, main
+from atldiff.cli.common import ProgressBar
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.render import render_video
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
@@ -74,8 +75,9 @@ def test_version(capsys):
 def test_generate_says_one_line_and_nothing_else(generate, capfd):
     path = generate()
     out, err = capfd.readouterr()
-    assert err == ""
-    pattern = r": 512×512, 1\.20 s, 30 frames, seed \d+, took \d+\.\d s, real-time factor \d+\.\d\d\n"
+    assert err == "atldiff: loading the model\natldiff: finding the face\n"
+    took = r"took \d+\.\d s and \d+\.\d s to load, real-time factor \d+\.\d\d"
+    pattern = rf": 512×512, 1\.20 s, 30 frames, seed \d+, {took}\n"
     assert re.fullmatch(re.escape(str(path)) + pattern, out)
     assert frames_of(path).shape == (30, 512, 512, 3)
     assert [file.name for file in path.parent.iterdir()] == ["out.mp4"]
@@ -89,6 +91,28 @@ def test_quiet_is_silent(generate, capfd):
 def test_verbose_tells_more(generate, capfd):
     generate("-v", "--crop-only")
     assert "model loaded on cpu" in capfd.readouterr().err
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(generate, capfd, monkeypatch):
+    monkeypatch.setattr(common, "LINE_EVERY_S", 0.0)
+    generate("--crop-only")
+    lines = capfd.readouterr().err.splitlines()
+    counts = [
+        re.fullmatch(r"atldiff: frame (\d+) of 30, (\d+) %, about \d+ (?:s|min) left", line) for line in lines[2:]
+    ]
+    assert [(int(count[1]), int(count[2])) for count in counts if count] == [
+        (done, 100 * done // 30) for done in range(1, 30)
+    ]
+
+
+def test_work_that_goes_on_is_not_taken_for_fast(caplog, monkeypatch):
+    monkeypatch.setattr(common.sys, "stderr", io.StringIO())
+    with caplog.at_level("INFO", "atldiff"), ProgressBar("video", quiet=False) as progress:
+        later = time.monotonic() + 100
+        monkeypatch.setattr(common.time, "monotonic", lambda: later)
+        progress(81, 100)
+    (line,) = caplog.messages
+    assert re.fullmatch("video 81 of 100, 81 %, about 31 min left", line)
 
 
 class Terminal(io.StringIO):

@@ -19,7 +19,9 @@ from atldiff.landmarks.motion import FaceMotion
 from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, DropRule, LiveFace, LiveFrame, LiveSession, PlaybackClock
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
+from atldiff.provenance import INTACT, read_provenance
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.spoken import SpokenTrack
 from atldiff.speech.waveform import Speech, read_waveform
 from face_shapes import open_face
 
@@ -290,3 +292,34 @@ def test_the_command_line_writes_every_frame_in_its_place(tiny_model, portrait, 
     plain = subprocess.run(raw, input=sound[:4000].astype("<f4").tobytes(), capture_output=True, check=True)
     assert len(plain.stdout) == 12 * 128 * 128 * 3
     assert plain.stderr == b""
+
+
+def test_the_command_line_writes_a_marked_video_with_the_sound(tiny_model, portrait, sound, tmp_path) -> None:
+    out = tmp_path / "out.mp4"
+    command = [sys.executable, "-m", "atldiff.cli", "live", "--portrait", str(portrait), "--model", str(tiny_model)]
+    command += ["--device", "cpu", "--crop-only", "-o", str(out)]
+    samples = (sound[:8000] * 32767).astype("<i2").tobytes()
+    said = subprocess.run(command, input=samples, capture_output=True, check=True)
+    assert said.stdout == b""
+    assert read_provenance(out).state == INTACT
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
+    heard = np.concatenate(list(Speech.open(out).blocks()))
+    assert abs(len(heard) - 8000) <= 1
+    assert np.corrcoef(heard[:7900], sound[:7900])[0, 1] > 0.9
+    none = subprocess.run([*command[:-1], str(tmp_path / "out.txt")], input=samples, capture_output=True)
+    assert none.returncode == 2
+    empty = subprocess.run([*command[:-1], str(tmp_path / "empty.mp4")], input=b"", capture_output=True)
+    assert (empty.returncode, b"Traceback" in empty.stderr) == (2, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 12345])
+def test_a_spoken_track_is_read_as_it_comes(rate) -> None:
+    track = SpokenTrack(rate)
+    track.put(np.full(rate, 16384, np.int16))
+    track.put(np.full(rate // 2, 0.5, np.float32))
+    track.end()
+    whole = np.concatenate(list(track.stereo_blocks()), axis=1)
+    assert abs(whole.shape[1] - 1.5 * track.track_rate) < 200
+    assert np.abs(whole[0, 1000:-1000] - 0.5).max() < 0.01

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 import atldiff
+from atldiff import signing
 from atldiff.cli import main
 from atldiff.errors import InputError, OutputError
 from atldiff.pipeline import TalkingHead
@@ -248,7 +249,10 @@ def test_a_manifest_that_says_something_else_is_no_mark(tmp_path, monkeypatch, c
     found = read_provenance(path)
     assert (found.state, found.damaged, found.source_type) == (UNMARKED, (), camera)
     assert main(["verify", str(path)]) == 5
-    assert f"a manifest signed by {found.signer} says {camera}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("verdict: no mark of synthetic content; it is signed, but says something else\n")
+    assert f'signed by: "{found.signer}"' in said
+    assert f'says that it is: "{camera}"' in said
 
 
 def test_what_is_no_mp4(tmp_path, video):
@@ -269,7 +273,7 @@ def test_verify_tells_and_exits(video, tmp_path, capsys):
     code, said = verify(video)
     assert code == 0
     assert "marked as synthetic, and unchanged" in said
-    assert "whom you trust" in said
+    assert "by one whom you trust: yes" in said
     begin, end = boxes(video)[b"mdat"]
     code, said = verify(changed(video, tmp_path / "a.mp4", (begin + end) // 2))
     assert code == 3
@@ -402,6 +406,35 @@ def test_a_home_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeyp
         monkeypatch.setenv(name, str(tmp_path / "home"))
     with pytest.raises(OutputError, match=KEY_VARIABLE):
         VideoWriter(tmp_path / "out.mp4", 64, 48, 25)
+
+
+def test_a_pair_of_a_clock_that_ran_ahead_is_put_aside(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(signing, "_EVER", datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=400))
+    ahead = own_identity().certificate.read_bytes()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    new = own_identity().certificate.read_bytes()
+    assert new != ahead
+    assert own_identity().certificate.read_bytes() == new
+    assert read_provenance(write(tmp_path / "v.mp4")).state == INTACT
+    (aside,) = signing_folder().parent.glob("signing-*")
+    assert (aside / "certificate.pem").read_bytes() == ahead
+    assert x509.load_pem_x509_certificate(new).not_valid_before_utc.year == 1970
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names its folder of temporary files otherwise")
+def test_no_folder_for_temporary_files_is_needed(tmp_path, monkeypatch, video):
+    """More than the library keeps in memory, and it is signed where the environment names no folder that is there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    large = tmp_path / "large.mp4"
+    large.write_bytes(video.read_bytes())
+    with large.open("ab") as stream:
+        stream.write((20 << 20).to_bytes(4, "big") + b"free" + bytes((20 << 20) - 8))
+    (tmp_path / "out").mkdir()
+    sign_mp4(large, tmp_path / "out" / "signed.mp4", own_identity())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["signed.mp4"]
+    assert os.environ["TMPDIR"] == str(tmp_path / "nowhere")
 
 
 def test_processes_that_start_at_once_share_one_pair(tmp_path):

@@ -486,7 +486,7 @@ def test_head_is_answered_like_get_without_a_body(server, face, long_sound) -> N
     for method, path, allowed in (
         ("OPTIONS", "/docs", "GET, HEAD"),
         ("PUT", "/health", "GET, HEAD"),
-        ("HEAD", "/v1/videos", "POST"),
+        ("PUT", "/v1/videos", "GET, HEAD, POST"),
         ("PUT", f"/v1/videos/{job_id}", "DELETE, GET, HEAD"),
     ):
         reply = server.request(method, path)
@@ -531,7 +531,8 @@ def test_nobody_waits_for_the_search_of_a_video_that_its_sender_left(server, fac
         ("GET", "/v1/videos/" + "%00" * 22, 422),
         ("DELETE", "/v1/videos/" + "é".encode().hex() * 6, 422),
         ("GET", "/../../etc/passwd", 404),
-        ("GET", "/v1/videos", 405),
+        ("PATCH", "/v1/videos", 405),
+        ("GET", "/v1/videos?limit=0", 422),
         ("PUT", "/v1/videos/" + "x" * 22, 405),
         ("OPTIONS", "/v1/videos", 405),
         ("POST", "/v1/videos?wait=perhaps", 422),

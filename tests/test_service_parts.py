@@ -1,4 +1,4 @@
-"""Parts of the service by themselves: tokens, settings, the store, the description of the API."""
+"""Parts of the service by themselves: tokens, settings, the queue, the checker, the description of the API."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,17 +21,23 @@ from media_files import write_video
 
 pytest.importorskip("fastapi")
 
+from anyio import to_thread
+from fastapi import FastAPI, Request
+
 from atldiff.cli import serve as verb
 from atldiff.errors import InputError, OutputError
 from atldiff.serve.checker import Checker
 from atldiff.serve.guard import Guard
 from atldiff.serve.jobs import JobQueue
+from atldiff.serve.live import LivePool, _Session
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import WorkerSetup
 from atldiff.serve.reference import reference_page
+from atldiff.serve.routes import _look, get_health
+from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
-from atldiff.serve.store import DONE, FAILED, FINAL, PORTRAIT, SPEECH, VIDEO, Job, JobStore
+from atldiff.serve.store import FAILED, FINAL, PORTRAIT, SPEECH, Job, JobStore
 
 TOKEN = "0123456789abcdef"
 
@@ -150,61 +156,6 @@ def test_tokens_come_from_a_file_and_the_environment(tmp_path) -> None:
         read_tokens(path, "")
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "none", "")
-
-
-def add_job(store: JobStore, video: bytes | None) -> str:
-    """A job that has ended: done with a video, or failed without."""
-    with store.new_folder() as job_id:
-        (store.job_folder(job_id) / PORTRAIT).write_bytes(b"a face")
-        store.add(job_id, {"fps": 5.0})
-    if video is None:
-        store.finish(job_id, Problem(422, "no face", "portrait"))
-    else:
-        (store.job_folder(job_id) / VIDEO).write_bytes(video)
-        store.finish(job_id, {"frames": 1})
-    return job_id
-
-
-def test_jobs_expire(tmp_path) -> None:
-    store = JobStore(tmp_path / "data", keep_s=0.5)
-    done, failed = add_job(store, b"video"), add_job(store, None)
-    states = [job.state for job in map(store.get, (done, failed)) if job is not None]
-    assert states == [DONE, FAILED]
-    assert [path.name for path in store.job_folder(done).iterdir()] == [VIDEO]
-    assert store.remove_expired() == 0
-    time.sleep(0.6)
-    assert (store.get(done), store.get(failed)) == (None, None)
-    assert store.remove_expired() == 2
-    assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    store.close()
-
-
-def test_a_new_process_finds_what_was_finished_and_mends_the_rest(tmp_path) -> None:
-    store = JobStore(tmp_path, keep_s=60)
-    done, lost = add_job(store, b"video"), add_job(store, b"video")
-    (store.job_folder(lost) / VIDEO).unlink()
-    with store.new_folder() as unfinished:
-        store.add(unfinished, {})
-    store.start(unfinished)
-    with store.new_folder() as abandoned:
-        pass
-    assert not store.job_folder(abandoned).exists()
-    (tmp_path / "jobs" / "stray").mkdir()
-    with pytest.raises(InputError, match="another service works in"):
-        JobStore(tmp_path, keep_s=60)
-    store.close()
-    store = JobStore(tmp_path, keep_s=60)
-    jobs = [store.get(job_id) for job_id in (done, lost, unfinished, "../" + done, "x" * 22)]
-    assert [None if job is None else job.state for job in jobs] == [DONE, None, FAILED, None, None]
-    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {done, unfinished}
-    store.close()
-    assert all((path.stat().st_mode & 0o077) == 0 for path in (tmp_path, tmp_path / "jobs" / done))
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot work in"):
-        JobStore(tmp_path / "file", keep_s=60)
 
 
 def test_errors_of_workers_become_problems_without_paths() -> None:
@@ -346,3 +297,85 @@ def test_a_check_that_takes_too_long_is_given_up(tmp_path) -> None:
 def test_the_service_itself_loads_no_model_code() -> None:
     code = "import sys, atldiff.serve.server; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """As many files are open as this process may have: no pipe, no process."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) - 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def wait_until(is_true: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_that_the_system_has_no_room_for_are_started_later(tmp_path, tiny_model) -> None:
+    settings = ServeSettings(tmp_path, model=str(tiny_model), device="cpu")
+    setup = WorkerSetup(str(tiny_model), "cpu", 1, 60.0, 10**7, None)
+    store, metrics = JobStore(tmp_path, keep_s=60), Metrics()
+    jobs, pool = JobQueue(settings, store, setup, metrics), LivePool(settings, setup, metrics, store.live_folder)
+    try:
+        with no_more_files():
+            jobs.start()
+            wait_until(lambda: jobs.fault)
+            assert "no worker process can be started" in str(jobs.fault)
+            assert jobs.ailment == "no worker process can start; the service's log says why"
+            for _ in range(2):
+                with pytest.raises(Problem, match="no worker process can be started"):
+                    pool.take()
+        wait_until(lambda: jobs.can_work)
+        assert jobs.ailment == ""
+    finally:
+        jobs.stop()
+        pool.stop()
+        store.close()
+
+
+def test_a_slot_whose_session_ran_out_of_time_is_free_again(tmp_path, tiny_model) -> None:
+    pool = LivePool(
+        ServeSettings(tmp_path), WorkerSetup(str(tiny_model), "cpu", 1, 60.0, 10**7, None), Metrics(), tmp_path
+    )
+
+    async def run_out_of_time() -> None:
+        async with asyncio.timeout(0.2):
+            await _Session(None, pool)._take()  # pyright: ignore[reportArgumentType]
+
+    try:
+        with pytest.raises(TimeoutError):
+            asyncio.run(run_out_of_time())
+        with pytest.raises(Problem, match="all live sessions are taken"):
+            pool.take()
+        wait_until(lambda: pool._free)
+        pool.give_back(pool.take(), is_usable=True)
+    finally:
+        pool.stop()
+
+
+def test_health_and_uploads_wait_for_no_thread_of_others(tmp_path) -> None:
+    """All threads that answer requests are taken."""
+    service = Service(ServeSettings(tmp_path))
+    app = FastAPI()
+    app.state.service, app.state.ending = service, asyncio.Event()
+    request = Request({"type": "http", "app": app, "headers": []}, lambda: asyncio.Event().wait())  # pyright: ignore
+
+    async def ask() -> tuple[int, str]:
+        limiter = to_thread.current_default_thread_limiter()
+        for _ in range(int(limiter.total_tokens)):
+            limiter.acquire_on_behalf_of_nowait(object())
+        async with asyncio.timeout(5):
+            health = await get_health(request)
+            return health.status_code, await _look(request, lambda abandoned: "looked")
+
+    try:
+        assert asyncio.run(ask()) == (503, "looked")
+    finally:
+        service.store.close()

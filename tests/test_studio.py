@@ -19,6 +19,7 @@ from service_server import Server, running
 pytest.importorskip("fastapi")
 
 from atldiff.cli.studio import page_address
+from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
 from atldiff.pipeline import ATLDiffPipeline
@@ -66,7 +67,9 @@ def test_every_file_of_the_page_is_there_and_names_no_other_site(server) -> None
         assert reply.headers["content-type"].split(";")[0] == kinds[path.suffix]
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "//" not in re.sub(r"^\s*//.*| // .*", "", text, flags=re.MULTILINE), path.name
-    used = set(re.findall(r'/studio/([\w.]+)|"\./([\w.]+)"', "".join(path.read_text() for path in PAGE.iterdir())))
+    whole = "".join(path.read_text() for path in PAGE.iterdir())
+    assert re.findall(r"""(?:href|src)="/|["'`]/(?:v1|studio|docs)""", whole) == []
+    used = set(re.findall(r'studio/([\w.]+)|"\./([\w.]+)"', whole))
     for name in {name for pair in used for name in pair if name} | {"portrait.jpg", "speech.flac"}:
         assert server.get(f"/studio/{name}").status == 200, name
     for name in ("", "nothing.js", "..%2Fstudio.py", "__init__.py", "%2e%2e/settings.py"):
@@ -92,6 +95,23 @@ def test_the_service_alone_has_no_page(tmp_path) -> None:
 
     client = TestClient(create_app(ServeSettings(tmp_path)), base_url="http://localhost")
     assert [client.get(path).status_code for path in ("/", "/studio/studio.js", "/docs")] == [404, 404, 200]
+
+
+def test_below_the_path_of_another_site_everything_is_found(tmp_path) -> None:
+    from fastapi.testclient import TestClient
+
+    from atldiff.serve.app import create_app
+
+    settings = ServeSettings(tmp_path, tokens=(TOKEN,), studio=True, root_path="/faces")
+    client = TestClient(create_app(settings), base_url="http://localhost", root_path="/faces")
+    for path in ("/faces/", "/faces/studio/studio.js", "/faces/docs", "/faces/openapi.json"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/faces/v1/limits").status_code == 401
+    assert client.get("/faces/openapi.json").json()["servers"] == [{"url": "/faces"}]
+    assert 'href="openapi.json"' in client.get("/faces/docs").text
+    for wrong in ("faces", "/faces/", "/fa ces", "//", "/f?"):
+        with pytest.raises(InputError, match="the root path is"):
+            ServeSettings(tmp_path, root_path=wrong)
 
 
 def test_the_address_is_one_that_a_browser_can_open() -> None:

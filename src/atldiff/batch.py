@@ -7,67 +7,32 @@ import glob
 import hashlib
 import io
 import json
-import logging
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import atldiff
-from atldiff.errors import ATLDiffError, InputError, OutputError
+from atldiff.batch_table import RECORDS_NAME, Job, read_jobs
+from atldiff.errors import InputError, OutputError
 from atldiff.locks import hold_lock
-from atldiff.options import GenerationOptions
+from atldiff.media import existing_file
+from atldiff.ray_cluster import run_on_ray
 from atldiff.serialization import write_atomically, write_json
 from atldiff.workers import processors, run_apart
 
-RECORDS_NAME = ".atldiff-batch"
 JSON_REPORT, CSV_REPORT = "report.json", "report.csv"
 
 MADE, KEPT, FAILED, LEFT = "made", "kept", "failed", "left"
 """What became of a job: made now, made before, failed, or not reached before the run was stopped."""
 
 _LOCK_NAME = "lock"
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    "fps": float,
-    "steps": int,
-    "seed": int,
-    "intensity": float,
-    "head_motion": float,
-    "mouth": float,
-    "look_ahead_s": float,
-    "face": int,
-}
-_TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_SWITCHES = ("crop_only", "badge")
-_OPTIONS = (*_NUMBERS, "emotion", "blink", *_SWITCHES)
-COLUMNS = ("portrait", "speech", "output", *_OPTIONS)
-
+_REPORT_EVERY_S = 2.0
 Progress = Callable[[int, int], object]
 
-
-@dataclass(frozen=True)
-class Job:
-    """One video to make.
-
-    Attributes:
-        row: of the table, the first below the header is 1.
-        portrait, speech: the inputs.
-        output: the file to write.
-        options: keyword arguments of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
-        model, device: as for :meth:`~atldiff.pipeline.ATLDiffPipeline.from_pretrained`.
-        record: the file that says what ``output`` was made from.
-        fault: what is wrong with the row, where something is.
-    """
-
-    row: int
-    portrait: Path
-    speech: Path
-    output: Path
-    options: dict[str, Any]
-    model: str
-    device: str
-    record: Path
-    fault: str = ""
+Watch = Callable[["JobResult"], object]
+"""Called with each result as it becomes known, but for what was made before."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +40,7 @@ class JobResult:
     """What became of a job; seconds, frames and the real-time factor are those of a video that was made now."""
 
     row: int
+    line: int
     portrait: str
     speech: str
     output: str
@@ -94,10 +60,12 @@ def run_batch(
     device: str = "auto",
     ray_address: str | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> list[JobResult]:
     """Make the videos of a table; what was made by an earlier run from the same inputs and options is kept.
 
-    ``report.json`` and ``report.csv`` in ``folder`` say what became of every job, also when the run is stopped.
+    ``report.json`` and ``report.csv`` in ``folder`` say what became of every job, also while it runs and when it is
+    stopped.
 
     Args:
         table: a CSV file with the columns :data:`COLUMNS`, of which ``portrait`` and ``speech`` are needed; paths are
@@ -108,6 +76,7 @@ def run_batch(
         model, device: as for :meth:`~atldiff.pipeline.ATLDiffPipeline.from_pretrained`.
         ray_address: of a Ray cluster that does the work in place of processes here; its machines see the same files.
         progress: called with (jobs done, all jobs).
+        watch: called with each result as it becomes known, but for those of videos that are kept.
 
     Returns:
         One result a job, in the table's order.
@@ -128,113 +97,62 @@ def run_batch(
             folder / RECORDS_NAME / _LOCK_NAME, f"another batch works in {folder}; expected it to end first"
         ):
             _remove_leftovers(jobs)
-            return _run(jobs, folder, workers, ray_address, progress)
+            run = _Run(jobs, folder, progress, watch)
+            run.do(_tasks(workers, ray_address, device))
+            return run.results
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def read_jobs(table: str | Path, folder: Path, model: str = "compact", device: str = "auto") -> list[Job]:
-    """The jobs of a table; what is wrong with a row alone stands in its ``fault``.
-
-    Raises:
-        InputError: no such file, no CSV, unknown or missing columns, no rows, or two rows with one output.
-    """
-    path = Path(table)
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); expected a CSV file of jobs") from error
-    names = set(rows[0]) if rows else set()
-    if not {"portrait", "speech"} <= names:
-        raise InputError(f"{path} has no rows with the columns portrait and speech; expected {', '.join(COLUMNS)}")
-    if unknown := sorted(str(name) for name in names - set(COLUMNS)):
-        raise InputError(f"{path} has the column {unknown[0]!r}; expected {', '.join(COLUMNS)}")
-    taken: dict[Path, int] = {}
-    jobs = []
-    for number, row in enumerate(rows, start=1):
-        job = _job(number, row, path.resolve().parent, folder, model, device, taken)
-        if job.output in taken:
-            raise InputError(
-                f"rows {taken[job.output]} and {number} of {path} both write {job.output}; expected one each"
-            )
-        taken[job.output] = number
-        jobs.append(job)
-    return jobs
-
-
-def _job(
-    number: int, row: dict[Any, Any], base: Path, folder: Path, model: str, device: str, taken: dict[Path, int]
-) -> Job:
-    given = {name: (row.get(name) or "").strip() for name in COLUMNS}
-    fault, options = "", {}
-    try:
-        if None in row:
-            raise InputError(f"it has {len(row[None])} cells too many")
-        if not given["portrait"] or not given["speech"]:
-            raise InputError("it names no portrait or no speech")
-        name = _output_name(given["output"])
-        options = _checked_options(given)
-    except InputError as error:
-        name, fault = PurePosixPath(f"row-{number}.mp4"), f"row {number}: {error}"
-    portrait, speech = base / given["portrait"], base / given["speech"]
-    if name is None:
-        name = _free_name(f"{portrait.stem}_{speech.stem}", folder, taken)
-    output = folder / name
-    record = folder / RECORDS_NAME / f"{name}.json"
-    return Job(number, portrait, speech, output, options, model, device, record, fault)
-
-
-def _free_name(stem: str, folder: Path, taken: dict[Path, int]) -> PurePosixPath:
-    names = (PurePosixPath(f"{stem}{suffix}.mp4") for suffix in ("", *(f"_{number}" for number in range(2, 10**6))))
-    return next(name for name in names if folder / name not in taken)
-
-
-def _output_name(text: str) -> PurePosixPath | None:
-    """The name in an output cell, None where it is empty."""
-    name = PurePosixPath(text.replace("\\", "/"))
-    if not text:
-        return None
-    if name.is_absolute() or ".." in name.parts or name.suffix.lower() != ".mp4" or name.parts[0] == RECORDS_NAME:
-        raise InputError(f"its output is {text!r}; expected a name inside the batch's folder that ends in .mp4")
-    return name
-
-
-def _checked_options(given: dict[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {name: given[name] for name in ("emotion", "blink") if given[name]}
-    for name, read in _NUMBERS.items():
-        if given[name]:
-            try:
-                options[name] = read(given[name])
-            except ValueError as error:
-                raise InputError(f"its {name} is {given[name]!r}; expected a number") from error
-    for name in filter(given.get, _SWITCHES):
-        if given[name].lower() not in _TRUTHS:
-            raise InputError(f"its {name} is {given[name]!r}; expected yes or no")
-        options[name] = _TRUTHS[given[name].lower()]
-    GenerationOptions(**{name: value for name, value in options.items() if name not in ("face", *_SWITCHES)})
-    return options
-
-
-def _run(
-    jobs: Sequence[Job], folder: Path, workers: int | None, ray_address: str | None, progress: Progress | None
-) -> list[JobResult]:
+def _tasks(workers: int | None, ray_address: str | None, device: str) -> Callable[..., Any]:
+    """What does tasks side by side."""
     if ray_address is None:
-        tasks = functools.partial(run_apart, workers=processors() if workers is None else workers)
-    else:
-        tasks = functools.partial(_run_on_ray, address=ray_address, workers=workers)
-    results = {job.row: _known_result(job) for job in jobs}
-    missing = [job for job in jobs if results[job.row].status == LEFT]
-    known = len(jobs) - len(missing)
-    try:
-        for done, (number, outcome) in enumerate(tasks(make_job, missing) if missing else (), start=known + 1):
-            job = missing[number]
-            results[job.row] = outcome if isinstance(outcome, JobResult) else _result(job, FAILED, error=str(outcome))
-            if progress is not None:
-                progress(done, len(jobs))
-    finally:
-        _write_report(folder, list(results.values()))
-    return list(results.values())
+        return functools.partial(run_apart, workers=processors() if workers is None else workers)
+    return functools.partial(run_on_ray, address=ray_address, workers=workers, gpus=int(device == "cuda"))
+
+
+class _Run:
+    """Jobs, and what is known of each."""
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, progress: Progress | None, watch: Watch | None) -> None:
+        self._jobs, self._folder, self._progress, self._watch = jobs, folder, progress, watch
+        self._results = {job.row: _known_result(job) for job in jobs}
+        self._report_due = 0.0
+
+    @property
+    def results(self) -> list[JobResult]:
+        return list(self._results.values())
+
+    def do(self, tasks: Callable[..., Any]) -> None:
+        missing = [job for job in self._jobs if self._results[job.row].status == LEFT]
+        for result in self.results:
+            if result.status == FAILED:
+                self._tell(result)
+        try:
+            self._write_report()
+            for number, outcome in tasks(make_job, missing) if missing else ():
+                job = missing[number]
+                is_made = isinstance(outcome, JobResult)
+                result = outcome if is_made else _result(job, FAILED, error=" ".join(str(outcome).split()))
+                self._results[job.row] = result
+                self._tell(result)
+                self._write_report()
+        finally:
+            self._report_due = 0.0
+            self._write_report()
+
+    def _tell(self, result: JobResult) -> None:
+        if self._watch is not None:
+            self._watch(result)
+        if self._progress is not None:
+            done = sum(known.status != LEFT for known in self._results.values())
+            self._progress(done, len(self._jobs))
+
+    def _write_report(self) -> None:
+        """The report so far, unless it has just been written."""
+        if time.monotonic() >= self._report_due:
+            _write_report(self._folder, self.results)
+            self._report_due = time.monotonic() + _REPORT_EVERY_S
 
 
 def _known_result(job: Job) -> JobResult:
@@ -296,6 +214,7 @@ def _fingerprint(job: Job) -> str:
 
 
 def _digest(path: Path) -> str:
+    existing_file(path, "a file")
     try:
         state = path.stat()
         return _file_digest(path, state.st_size, state.st_mtime_ns)
@@ -309,46 +228,8 @@ def _file_digest(path: Path, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _run_on_ray(
-    function: Callable[[Job], JobResult], jobs: Sequence[Job], address: str, workers: int | None
-) -> Iterator[tuple[int, JobResult | ATLDiffError]]:
-    """Like :func:`~atldiff.workers.run_apart` on a Ray cluster, at most ``workers`` jobs at once."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError('a Ray cluster needs Ray: pip install "atldiff[ray]"') from error
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected at least 1")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray cluster at {address!r}: {error}") from error
-    needs: dict[str, Any] = {"num_cpus": 1, "num_gpus": int(jobs[0].device == "cuda"), "max_retries": 0}
-    remote = ray.remote(**needs)(function)
-    try:
-        waiting, running = list(enumerate(jobs))[::-1], {}
-        while waiting or running:
-            while waiting and (workers is None or len(running) < workers):
-                number, job = waiting.pop()
-                running[remote.remote(job)] = number
-            ready, _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(ready[0]), _ray_outcome(ray, ready[0])
-    finally:
-        ray.shutdown()
-
-
-def _ray_outcome(ray: Any, reference: Any) -> JobResult | ATLDiffError:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        return cause if isinstance(cause, ATLDiffError) else ATLDiffError(f"{type(cause).__name__}: {cause}")
-    except ray.exceptions.RayError as error:
-        return InputError(f"the Ray worker ended, perhaps for want of memory: {error}")
-
-
 def _result(job: Job, status: str, **more: Any) -> JobResult:
-    return JobResult(job.row, str(job.portrait), str(job.speech), str(job.output), status, **more)
+    return JobResult(job.row, job.line, str(job.portrait), str(job.speech), str(job.output), status, **more)
 
 
 def _write_report(folder: Path, results: Sequence[JobResult]) -> None:
@@ -366,4 +247,4 @@ def _remove_leftovers(jobs: Sequence[Job]) -> None:
     """Remove the half-written videos of a killed run, which have the hidden names of the video writer."""
     for job in jobs:
         for path in job.output.parent.glob(f".{glob.escape(job.output.name[:40])}.????????.mp4"):
-            path.unlink()
+            path.unlink(missing_ok=True)

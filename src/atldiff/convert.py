@@ -6,7 +6,6 @@ classes of diffusers itself.
 
 import contextlib
 import inspect
-import pickle
 import re
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from torch import nn
 from atldiff.errors import InputError, ModelError, OutputError
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
 from atldiff.landmarks.loading import LANDMARK_FOLDER, WAV2VEC2_FOLDER, load_landmark_part
-from atldiff.serialization import CONFIG_NAME, load_config, read_json, save_part, write_json
+from atldiff.serialization import CONFIG_NAME, load_checkpoint, load_config, read_json, save_part, write_json
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 
 IMAGE_FOLDER = "image"
@@ -91,15 +90,7 @@ def _read_checkpoint(path: Path) -> State:
     if not path.is_file():
         found = f"{path} is a folder" if path.is_dir() else f"no checkpoint at {path}"
         raise ModelError(f"{found}: expected a Lightning .ckpt file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = re.search(r"(?:GLOBAL|function) (\S+)", str(error))
-        if foreign is None:
-            raise ModelError(f"{path} is not a PyTorch checkpoint") from error
-        raise ModelError(f"{path} is refused: besides weights and plain values it holds {foreign[1]}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path} is not a whole PyTorch checkpoint: {textwrap.shorten(str(error), 200)}") from error
+    content = load_checkpoint(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         found = "has nothing in its `state_dict`" if state == {} else "holds no `state_dict`"

@@ -15,7 +15,7 @@ def hold_lock(path: Path, busy: str) -> Iterator[None]:
     Systems without such locks go without.
 
     Raises:
-        InputError: another process holds it; the message is ``busy``.
+        InputError: another process holds it, or has put its folder aside just now; the message is ``busy``.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -26,6 +26,8 @@ def hold_lock(path: Path, busy: str) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(busy) from error
+            if not (path.exists() and os.path.samestat(os.fstat(handle), path.stat())):
+                raise InputError(busy)
         yield
     finally:
         os.close(handle)

@@ -44,8 +44,9 @@ from atldiff.results import FrameStream, Progress, TalkingHead
 from atldiff.scene import Scene, make_scene
 from atldiff.serialization import (
     WEIGHTS_FOLDER,
-    load_config,
-    load_weights,
+    check_model_folder,
+    load_part,
+    make_config,
     read_json,
     save_part,
     write_atomically,
@@ -152,21 +153,18 @@ class ATLDiffPipeline:
             InputError: the device is unknown or not there, or the precision is unknown.
         """
         folder = model_folder(name_or_dir)
+        check_model_folder(folder)
         index = read_json(folder / INDEX_NAME)
         if not isinstance(index, dict) or index.get("_class_name") != cls.__name__:
             raise ModelError(f"{folder / INDEX_NAME} does not describe an {cls.__name__}")
         known = {key: value for key, value in index.items() if not key.startswith("_")}
-        try:
-            config = PipelineConfig(**known)
-        except TypeError as error:
-            raise ModelError(f"{folder / INDEX_NAME} does not fit this version: {error}") from error
+        config = make_config(folder / INDEX_NAME, known, PipelineConfig)
         GenerationOptions(steps=config.steps)
         encoder, generator = load_landmark_part(folder, config.speech_encoder)
         name = config.streaming_encoder
         streaming = load_landmark_part(folder / STREAMING_FOLDER, name) if name else None
         unet = load_image_network(folder)
-        classifier = EmotionClassifier(load_config(folder / "emotion_classifier", EmotionClassifierConfig))
-        load_weights(folder / "emotion_classifier", classifier)
+        classifier = load_part(folder / "emotion_classifier", EmotionClassifier, EmotionClassifierConfig)
         pipeline = cls(encoder, generator, unet, classifier, config, device, streaming, precision)
         pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
         return pipeline

@@ -11,6 +11,10 @@ import datetime
 import hashlib
 import io
 import json
+import os
+import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,7 +47,10 @@ _SYNTHETIC = "trainedAlgorithmicMedia"
 _EXPECTED_CHAIN = "expected a valid C2PA signing chain, see docs/responsible-use.md"
 _MANIFEST_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _BLOCK_KIB = 1024
+_LARGEST_BLOCK = 1 << 28
 _MDAT_UNHASHED_BYTES = 16
+_ENVIRONMENT = threading.Lock()
+_USUAL_TEMPORARY = None if sys.platform == "win32" else "/tmp"
 _SMALLEST_PICTURE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
@@ -87,17 +94,49 @@ class Provenance:
 def sign_mp4(source: Path, target: Path, identity: SigningIdentity, kind: str = "video/mp4") -> None:
     """Copy an mp4, or what ``kind`` says, to ``target`` with a signed manifest in it, in constant memory.
 
-    The work is done in a thread of its own: a signal would be lost in the library's calls back into Python.
+    The work is done in a thread of its own: a signal would be lost in the library's calls back into Python. Where the
+    folder for temporary files is missing or has no room, the library's own copy waits beside ``target``.
 
     Raises:
         OSError: signing fails (a full disk); what ``target`` then holds is of no use.
         InputError: the certificate or the key cannot be used.
     """
-    with source.open("rb") as unsigned, target.open("w+b") as signed, ThreadPoolExecutor(1) as worker:
+    with (
+        source.open("rb") as unsigned,
+        target.open("w+b") as signed,
+        _room_for_a_copy(source.stat().st_size, target.parent),
+        ThreadPoolExecutor(1) as worker,
+    ):
         try:
             worker.submit(_sign, unsigned, signed, identity, kind).result()
         except c2pa.C2paError as error:
             raise OSError(f"signing failed: {error}") from error
+
+
+@contextlib.contextmanager
+def _room_for_a_copy(size: int, beside: Path) -> Iterator[None]:
+    """Lets the library put a temporary file of ``size`` bytes where there is room for it; it asks the environment."""
+    name = "TMP" if sys.platform == "win32" else "TMPDIR"
+    with _ENVIRONMENT:
+        before = os.environ.get(name)
+        if _has_room(before or _USUAL_TEMPORARY, size):
+            yield
+            return
+        os.environ[name] = str(beside)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def _has_room(folder: str | None, size: int) -> bool:
+    try:
+        return folder is None or (shutil.disk_usage(folder).free > 2 * size and os.access(folder, os.W_OK))
+    except OSError:
+        return False
 
 
 def check_identity(identity: SigningIdentity) -> None:
@@ -134,7 +173,7 @@ def read_provenance(path: str | Path, trust: str | Path | None = None) -> Proven
             raise InputError(f"{path} is not an mp4; expected one")
         try:
             store = _read_manifest(stream, "video/mp4", anchors)
-        except c2pa.C2paError as error:
+        except (c2pa.C2paError, ValueError, RecursionError) as error:
             if not _has_manifest(stream):
                 raise InputError(f"{path} cannot be read ({error}); expected an mp4") from error
             return Provenance(DAMAGED, (MANIFEST,), comment=_readable_comment(path), details=(str(error),))
@@ -171,45 +210,60 @@ def _read_manifest(stream: BinaryIO, kind: str, anchors: str) -> dict[str, Any] 
         if reader is None:
             return None
         with reader:
-            return json.loads(reader.json())
+            return _object(json.loads(reader.json()))
 
 
 def _judge(store: dict[str, Any], stream: BinaryIO, comment: str | None) -> Provenance:
-    manifests = store.get("manifests", {})
-    active = manifests.get(store.get("active_manifest"), {})
-    signature = active.get("signature_info", {})
-    software = (active.get("claim_generator_info") or [{}])[0]
+    manifests = _object(store.get("manifests"))
+    active = _object(manifests.get(str(store.get("active_manifest"))))
+    signature = _object(active.get("signature_info"))
+    software = next(iter(_objects(active.get("claim_generator_info"))), {})
     source_types = [kind for manifest in manifests.values() for kind in _of_actions(manifest, "digitalSourceType")]
     synthetic = [kind for kind in source_types if kind.lower().endswith(_SYNTHETIC.lower())]
     faults = _faults(store)
     parts = [_part(fault["code"], active, stream) for fault in faults]
     unmarked = METADATA if comment else UNMARKED
+    signer = signature.get("common_name") or signature.get("issuer")
     return Provenance(
         state=DAMAGED if faults else INTACT if synthetic else unmarked,
         damaged=tuple(dict.fromkeys(parts)),
-        signer=signature.get("common_name") or signature.get("issuer"),
+        signer=None if signer is None else str(signer),
         trusted=store.get("validation_state") == "Trusted",
         software=" ".join(str(software[name]) for name in ("name", "version") if name in software) or None,
         source_type=(synthetic or source_types or [None])[0],
         made_at=next(iter(_of_actions(active, "when")), None),
         comment=comment,
-        details=tuple(f"{fault['code']}: {fault.get('explanation', '')}" for fault in faults),
+        details=tuple(f"{fault['code']}: {fault['explanation']}" for fault in faults),
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """What a foreign manifest has in the place of an object."""
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in what a foreign manifest has in the place of a list of them."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _faults(store: dict[str, Any]) -> list[dict[str, str]]:
     """What failed in the validation; that nobody vouches for the certificate is no damage."""
-    results = store.get("validation_results", {}).get("activeManifest", {})
-    return [fault for fault in results.get("failure", []) if fault["code"] != "signingCredential.untrusted"]
+    results = _object(_object(store.get("validation_results")).get("activeManifest"))
+    failures = [
+        {name: str(fault.get(name, "")) for name in ("code", "explanation")}
+        for fault in _objects(results.get("failure"))
+    ]
+    return [fault for fault in failures if fault["code"] != "signingCredential.untrusted"]
 
 
-def _of_actions(manifest: dict[str, Any], field: str) -> list[str]:
+def _of_actions(manifest: Any, field: str) -> list[str]:
     """What the actions of a manifest say in ``field``."""
     actions = [
         action
-        for assertion in manifest.get("assertions", [])
-        if assertion["label"].startswith("c2pa.actions")
-        for action in assertion["data"].get("actions", [])
+        for assertion in _objects(_object(manifest).get("assertions"))
+        if str(assertion.get("label")).startswith("c2pa.actions")
+        for action in _objects(_object(assertion.get("data")).get("actions"))
     ]
     return [str(action[field]) for action in actions if field in action]
 
@@ -224,19 +278,26 @@ def _part(code: str, manifest: dict[str, Any], stream: BinaryIO) -> str:
 
 
 def _media_data_fits(manifest: dict[str, Any], stream: BinaryIO) -> bool:
-    """Whether the blocks of the media data are those that the manifest was made for."""
-    assertions = {assertion["label"]: assertion["data"] for assertion in manifest.get("assertions", [])}
-    (tree,) = assertions.get("c2pa.hash.bmff.v3", {}).get("merkle") or [{}]
-    expected = [bytes(digest) for digest in tree.get("hashes", [])]
-    for name, begin, end in _boxes(stream):
-        if name == b"mdat":
-            return expected == list(_block_digests(stream, begin + _MDAT_UNHASHED_BYTES, end))
-    return False
+    """Whether the blocks of the media data are those that the manifest was made for: one tree of hashes a box."""
+    data = {str(one.get("label")): _object(one.get("data")) for one in _objects(manifest.get("assertions"))}
+    trees = _objects(data.get("c2pa.hash.bmff.v3", {}).get("merkle"))
+    boxes = [(begin + _MDAT_UNHASHED_BYTES, end) for name, begin, end in _boxes(stream) if name == b"mdat"]
+    if len(trees) != len(boxes) or not boxes:
+        return False
+    trees.sort(key=lambda tree: str(tree.get("localId")).zfill(9))
+    return all(_tree_fits(tree, stream, *box) for tree, box in zip(trees, boxes, strict=True))
 
 
-def _block_digests(stream: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
+def _tree_fits(tree: dict[str, Any], stream: BinaryIO, begin: int, end: int) -> bool:
+    expected, size = tree.get("hashes"), tree.get("fixedBlockSize")
+    if tree.get("alg") != "sha256" or not isinstance(size, int) or not 0 < size <= _LARGEST_BLOCK:
+        return False
+    return expected == [list(digest) for digest in _block_digests(stream, begin, end, size)]
+
+
+def _block_digests(stream: BinaryIO, begin: int, end: int, size: int) -> Iterator[bytes]:
     stream.seek(begin)
-    while begin < end and (block := stream.read(min(_BLOCK_KIB * 1024, end - begin))):
+    while begin < end and (block := stream.read(min(size, end - begin))):
         begin += len(block)
         yield hashlib.sha256(block).digest()
 

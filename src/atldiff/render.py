@@ -1,5 +1,6 @@
 """Portrait and speech → a video file, frame by frame, in constant memory."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from atldiff.video.writer import check_output
 
 if TYPE_CHECKING:
     from atldiff.pipeline import ATLDiffPipeline, PortraitInput, SpeechInput
+
+
+_log = logging.getLogger("atldiff")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def render_video(
     """
     began = time.monotonic()
     check_output(output, (source for source in (portrait, speech) if isinstance(source, str | Path)))
+    _log.info("finding the face")
     stream = pipeline.stream(portrait, speech, **options)
     stream.save(output, progress=progress, watch=watch, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
     return RenderReport(

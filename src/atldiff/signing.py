@@ -25,6 +25,9 @@ CERTIFICATE_NAME, KEY_NAME = "certificate.pem", "key.pem"
 _CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
 """The extended key usage "C2PA claim signing"; older readers ask for e-mail protection in its place."""
 
+_EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+"""Clocks run ahead and behind: whenever a certificate was made, it is valid from the start."""
+
 _NEVER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 """No well-defined end (RFC 5280, section 4.1.2.5): without a timestamp the end of a certificate voids its marks."""
 
@@ -66,11 +69,15 @@ def chosen_identity(certificate: str | Path | None, key: str | Path | None) -> S
 def own_identity() -> SigningIdentity:
     """The user's self-signed pair in :func:`signing_folder`; nobody but the user may read it.
 
+    A pair that is not valid yet, of a clock that ran ahead, is put aside for a new one.
+
     Raises:
         OutputError: it cannot be made.
     """
     folder = signing_folder()
     try:
+        if folder.is_dir() and _is_not_valid_yet(folder / CERTIFICATE_NAME):
+            folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(4)}"))
         if not folder.is_dir():
             make_pair(folder)
     except OSError as error:
@@ -79,6 +86,14 @@ def own_identity() -> SigningIdentity:
             f"and a key named by {CERTIFICATE_VARIABLE} and {KEY_VARIABLE}"
         ) from error
     return SigningIdentity(folder / CERTIFICATE_NAME, folder / KEY_NAME)
+
+
+def _is_not_valid_yet(certificate: Path) -> bool:
+    try:
+        own = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError):
+        return False  # what is wrong with it is said where it is used
+    return own.not_valid_before_utc > datetime.datetime.now(datetime.UTC)
 
 
 def known_certificate() -> Path | None:
@@ -175,7 +190,7 @@ def _certificate(
         .issuer_name(_name(issuer))
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1))
+        .not_valid_before(_EVER)
         .not_valid_after(_NEVER)
         .add_extension(x509.BasicConstraints(is_root, 0 if is_root else None), critical=True)
         .add_extension(

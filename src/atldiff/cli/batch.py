@@ -1,10 +1,13 @@
 """``atldiff batch``: a table of jobs → videos."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from atldiff.cli.common import ProgressBar, make_folder
 from atldiff.errors import InputError
+
+_log = logging.getLogger("atldiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,10 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from atldiff.batch import CSV_REPORT, FAILED, KEPT, MADE, run_batch
+    from atldiff.batch import CSV_REPORT, FAILED, KEPT, MADE, JobResult, run_batch
     from atldiff.pipeline import DEFAULT_MODEL
 
     make_folder(arguments.output)
+
+    def tell(result: JobResult) -> None:
+        words = f"made, {result.frames} frames in {result.seconds} s" if result.status == MADE else result.error
+        _log.info("%s: %s%s", result.output, "" if result.status == MADE else "failed: ", words)
+
     with ProgressBar("video", arguments.quiet) as progress:
         results = run_batch(
             arguments.table,
@@ -30,9 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
             device=arguments.device,
             ray_address=arguments.ray,
             progress=progress,
+            watch=tell,
         )
     count = {status: sum(result.status == status for result in results) for status in (MADE, KEPT, FAILED)}
     report = arguments.output / CSV_REPORT
+    failed = f", {count[FAILED]} failed" if count[FAILED] else ""
+    print(f"{arguments.output}: {count[MADE]} videos made, {count[KEPT]} kept{failed}; see {report}")
     if count[FAILED]:
         raise InputError(f"{count[FAILED]} of {len(results)} jobs failed; {report} says why")
-    print(f"{arguments.output}: {count[MADE]} videos made, {count[KEPT]} kept; see {report}")

@@ -12,18 +12,30 @@ from typing import Any, Self
 from atldiff.errors import InputError, OutputError
 from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
 
+LINE_EVERY_S = 5.0
+
 _log = logging.getLogger("atldiff")
 
 
 class ProgressBar:
-    """A bar with the time left, on standard error if that is a terminal."""
+    """A bar with the time left, on standard error if that is a terminal; elsewhere a line every few seconds.
+
+    Args:
+        unit: of what is done.
+        quiet: whether nothing is shown.
+    """
 
     def __init__(self, unit: str, quiet: bool) -> None:
         self._unit = unit
-        self._shown = not quiet and sys.stderr.isatty()
+        self._shown = not quiet
+        self._is_terminal = sys.stderr.isatty()
         self._bar: Any = None
+        self._began = self._due = 0.0
+        self._before: int | None = None
 
     def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._due = self._began + LINE_EVERY_S
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,17 +45,38 @@ class ProgressBar:
     def __call__(self, done: int, total: int, *_: object) -> None:
         if not self._shown:
             return
-        if self._bar is None:
+        if not self._is_terminal:
+            self._say_how_far(done, total)
+        elif self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit=self._unit, leave=False, dynamic_ncols=True)
         else:
             self._bar.update(done - self._bar.n)
 
+    def _say_how_far(self, done: int, total: int) -> None:
+        """What was done before this began, when it went on, tells nothing about how fast it is."""
+        if self._before is None:
+            self._before = done - 1
+        now = time.monotonic()
+        if now < self._due or done == total:
+            return
+        self._due = now + LINE_EVERY_S
+        left_s = (now - self._began) / max(1, done - self._before) * (total - done)
+        _log.info("%s %d of %d, %d %%, about %s left", self._unit, done, total, 100 * done // total, _span(left_s))
+
+
+def _span(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
 
 @contextlib.contextmanager
 def open_pipeline(arguments: argparse.Namespace) -> Iterator[Any]:
     began = time.monotonic()
+    _log.info("loading the model")
     from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model or DEFAULT_MODEL, arguments.device)

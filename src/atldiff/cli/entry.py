@@ -8,6 +8,8 @@ before a verb runs.
 import argparse
 import contextlib
 import difflib
+import errno
+import io
 import logging
 import os
 import re
@@ -18,21 +20,24 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
 from atldiff import __version__
 from atldiff.cli import assemble, batch, convert, evaluate, generate, live, prepare, serve, studio, train, verify
 from atldiff.errors import InputError
+from atldiff.words import printable
 
 _log = logging.getLogger("atldiff")
 
 _BROKEN_PIPE = 128 + 13
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``atldiff`` with ``arguments`` (those of the process if None) and return its exit code."""
+    _open_standard_streams()
     # Threads that spin while they wait make two busy programs on two cores several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verbose = False
@@ -55,10 +60,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 128 + stopped[0]
 
 
+def _open_standard_streams() -> None:
+    """Where a standard stream is closed, what goes there goes nowhere, and not into the next file that is opened.
+    What a console cannot show is shown as an escape."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _end_without_reader() -> int:
     """What is still to be written at the end of the process goes nowhere, without a complaint."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _lead_nowhere(sys.stdout)
     return _BROKEN_PIPE
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    with contextlib.suppress(OSError):  # it is no file of the system
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _report(error: Exception, verbose: bool) -> int:
@@ -69,12 +94,16 @@ def _report(error: Exception, verbose: bool) -> int:
     if isinstance(error, InputError):
         _say(f"error: {error}")
         return 2
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _say(f"error: cannot write {error.filename or 'to standard output or a file'}: {error.strerror}")
+        _lead_nowhere(sys.stdout)
+        return 2
     _say(f"error: {type(error).__name__}: {error}; please report this (-v shows the traceback)")
     return 1
 
 
 def _say(message: str) -> None:
-    print("atldiff:", " ".join(message.split()), file=sys.stderr, flush=True)
+    print("atldiff:", printable(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 class Verb(Protocol):
@@ -119,7 +148,7 @@ def _stoppable() -> Iterator[list[int]]:
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return "atldiff: " + level + " ".join(record.getMessage().split())
+        return "atldiff: " + level + printable(" ".join(record.getMessage().split()))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
         check_output(output, inputs, overwrite=not arguments.no_clobber)
         identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
         sound = _open_speech(speech, arguments.audio_track)
+        began = time.monotonic()
         pipeline = stack.enter_context(open_pipeline(arguments))
         progress = stack.enter_context(ProgressBar("frame", arguments.quiet))
+        loading_s = time.monotonic() - began
         report = render_video(
             pipeline,
             portrait,
@@ -78,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.emotion == AUTO_EMOTION:
         print(f"emotion heard: {report.emotion}")
-    print(_closing_line(report, arguments.crop_only))
+    print(_closing_line(report, arguments.crop_only, loading_s))
 
 
 def _places(arguments: argparse.Namespace) -> tuple[str, str, Path]:
@@ -101,12 +104,12 @@ def _open_speech(speech: str, track: int | None) -> "Speech":
     return Speech.coerce(speech, track=track)
 
 
-def _closing_line(report: "RenderReport", crop_only: bool) -> str:
+def _closing_line(report: "RenderReport", crop_only: bool, loading_s: float) -> str:
     width, height = report.size
     size = f"{width}×{height}"
     if not crop_only and max(report.portrait_size) > max(report.size):
         size += " of {}×{} (--max-size)".format(*report.portrait_size)
     return (
         f"{report.path}: {size}, {report.duration_s:.2f} s, {report.frames} frames, seed {report.seed}, "
-        f"took {report.seconds:.1f} s, real-time factor {report.real_time_factor:.2f}"
+        f"took {report.seconds:.1f} s and {loading_s:.1f} s to load, real-time factor {report.real_time_factor:.2f}"
     )

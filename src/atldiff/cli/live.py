@@ -1,4 +1,4 @@
-"""``atldiff live``: PCM on standard input, frames on standard output, while it is being spoken."""
+"""``atldiff live``: PCM on standard input, frames on standard output or in a marked mp4, while it is being spoken."""
 
 import argparse
 import logging
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", metavar="N", type=int, default=16_000, help="samples a second of the sound (default: %(default)s)")
     add("--format", choices=SAMPLE_FORMATS, default="s16le", help="of the sound, mono (default: %(default)s)")
     add("--frames", choices=FRAME_FORMATS, default="mjpeg", help="what is written (default: %(default)s)")
+    add("-o", "--output", metavar="OUT.mp4", type=Path, help="write a marked video with the sound, and no frames")
     add("--look-ahead", metavar="X", type=float, default=0.2, help="seconds, 0.08 to 1 (default: %(default)g)")
     add(
         "--max-delay",
@@ -50,10 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
     existing_file(arguments.portrait, "a picture or a video of a face")
     if os.isatty(_STDIN):
         raise InputError("standard input is a terminal; expected sound, see docs/live.md")
-    if os.isatty(_STDOUT):
-        raise InputError("standard output is a terminal; expected a file or a pipe, see docs/live.md")
+    if arguments.output is not None:
+        _check_target(arguments)
+    elif os.isatty(_STDOUT):
+        raise InputError("standard output is a terminal; expected a file or a pipe, or -o, see docs/live.md")
     patience: dict[str, Any] = {"max_delay_s": arguments.max_delay}
-    if arguments.keep_late:
+    if arguments.keep_late or arguments.output is not None:
         patience = {"max_delay_s": None, "idle_s": None}
     with (
         open_pipeline(arguments) as pipeline,
@@ -66,9 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
             **options,
         ) as session,
     ):
-        size = f"{session.width}x{session.height}"
-        _log.info("writing %s, %s at %g frames a second", arguments.frames, size, session.fps)
-        _write_frames(session, _pcm_chunks(SAMPLE_FORMATS[arguments.format]), arguments.frames, output)
+        size, chunks = f"{session.width}x{session.height}", _pcm_chunks(SAMPLE_FORMATS[arguments.format])
+        what = arguments.frames if arguments.output is None else arguments.output
+        _log.info("writing %s, %s at %g frames a second", what, size, session.fps)
+        if arguments.output is None:
+            _write_frames(session, chunks, arguments.frames, output)
+        else:
+            _write_video(session, chunks, arguments)
         _log.info("%s", _summary(session.stats))
 
 
@@ -99,6 +106,33 @@ def _write_frames(
         output.flush()
         written = frame.number + 1
     output.write(encoded * (session.stats.frames + session.stats.dropped - written))
+
+
+def _check_target(arguments: argparse.Namespace) -> None:
+    from atldiff.video.writer import check_output
+
+    check_output(arguments.output, [arguments.portrait])
+
+
+def _write_video(session: "LiveSession", chunks: Iterator["np.ndarray"], arguments: argparse.Namespace) -> None:
+    """A file like those of ``generate``: with the sound, marked, and in place only when it is finished."""
+    from atldiff.speech.spoken import SpokenTrack
+    from atldiff.video.writer import VideoWriter
+
+    track: Any = SpokenTrack(arguments.rate)
+
+    def heard() -> Iterator["np.ndarray"]:
+        for chunk in chunks:
+            track.put(chunk)
+            yield chunk
+        track.end()
+
+    with VideoWriter(arguments.output, session.width, session.height, session.fps, track) as writer:
+        try:
+            for frame in session.animate(heard()):
+                writer.write(frame.picture)
+        finally:
+            track.end()
 
 
 def _summary(stats: "LiveStats") -> str:

@@ -11,12 +11,13 @@ from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings, default_data_f
 TOKENS_VARIABLE = "ATLDIFF_TOKENS"
 
 _ANY_HOST = "*"
+_LAST_PORT = 65_535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, ServeSettings
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    add("--port", metavar="N", type=int, default=8000, help="default: %(default)s")
+    add("--port", metavar="N", type=_port, default=8000, help="0 for any that is free (default: %(default)s)")
     add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
     add(
         "--workers", metavar="N", type=int, default=default.workers, help="videos made at once (default: %(default)s)"
@@ -46,6 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"a name that requests may call the service by, besides this machine's own; {_ANY_HOST} for any",
     )
+    add(
+        "--root-path",
+        metavar="PATH",
+        default="",
+        help="below which a reverse proxy shows the service, such as /faces (default: it has a name for itself)",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; expected a whole number from 0 to {_LAST_PORT}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -73,6 +86,7 @@ def settings_of(arguments: argparse.Namespace, data: Path, studio: bool = False)
         tokens=read_tokens(arguments.token_file, os.environ.get(TOKENS_VARIABLE, "")),
         allowed_hosts=() if _ANY_HOST in hosts else tuple(name.lower() for name in hosts),
         studio=studio,
+        root_path=arguments.root_path.rstrip("/"),
     )
 
 

@@ -2,7 +2,8 @@
 
 Exit codes besides those of every verb: 0 marked and intact; 3 marked, but the mark or the content was changed since;
 4 plain metadata only; 5 no mark of synthetic content; 6 marked and intact, but not signed by one whom ``--trust``
-names.
+names. The first line is the verdict, in words of this program alone; what the file or its name says stands below it,
+between quotation marks.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from atldiff.words import quoted
 
 if TYPE_CHECKING:
     from atldiff.provenance import Provenance
@@ -30,14 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"video": str(arguments.video), "exit_code": code, **dataclasses.asdict(found)}, indent=2))
         return code
-    print(f"{arguments.video}: {_verdict(found)}")
+    print(f"verdict: {_verdict(found)}")
+    print(f"  file: {quoted(arguments.video)}")
     if found.state == INTACT:
-        trust = (
-            "whom you trust" if found.trusted else "whom nobody you trust vouches for: anyone can make such a mark"
-        )
-        print(f"  made by {found.software}, {found.made_at}; signed by {found.signer}, {trust}")
+        print(f"  made by: {quoted(found.software)}, {quoted(found.made_at)}")
+    if found.signer is not None:
+        vouched = "yes" if found.trusted else "no; anyone can make such a mark under any name"
+        print(f"  signed by: {quoted(found.signer)}\n  by one whom you trust: {vouched}")
+    if found.source_type is not None and found.state != INTACT:
+        print(f"  says that it is: {quoted(found.source_type)}")
     for detail in found.details:
-        print(f"  {detail}")
+        print(f"  validator: {quoted(detail)}")
     return code
 
 
@@ -58,6 +64,4 @@ def _verdict(found: "Provenance") -> str:
         return f"marked, but changed since it was signed: {' and '.join(found.damaged)}"
     if found.state == METADATA:
         return "plain metadata says that it is synthetic; no signed manifest"
-    if found.signer:
-        return f"no mark of synthetic content; a manifest signed by {found.signer} says {found.source_type}"
-    return "no mark"
+    return "no mark of synthetic content" + ("; it is signed, but says something else" if found.signer else "")

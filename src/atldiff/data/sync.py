@@ -17,7 +17,7 @@ import atldiff
 from atldiff.errors import InputError
 from atldiff.face.topology import interocular_distance, mouth_opening
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.serialization import load_config, load_weights
+from atldiff.serialization import load_part
 from atldiff.speech.waveform import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 from atldiff.speech.windows import SpeechWindow, speech_windows
@@ -106,8 +106,7 @@ class SyncMeter:
     def from_package(cls) -> Self:
         """With the weights that come with the package, on the CPU."""
         folder = Path(atldiff.__file__).parent / "weights" / "compact" / "landmark_generator"
-        generator = LandmarkGenerator(load_config(folder, LandmarkGeneratorConfig))
-        load_weights(folder, generator)
+        generator = load_part(folder, LandmarkGenerator, LandmarkGeneratorConfig)
         return cls(WhisperEncoder.from_package(), generator)
 
     def trace(self, landmarks: np.ndarray, waveform: np.ndarray, fps: float) -> LagTrace:

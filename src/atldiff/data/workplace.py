@@ -59,8 +59,8 @@ def workplace(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
         remove_leftovers(folder)
         write_json(parts / _SETTINGS_NAME, settings)
         yield
-    parts.replace(folder / _OLD_PARTS_NAME)
-    shutil.rmtree(folder / _OLD_PARTS_NAME)
+        parts.replace(folder / _OLD_PARTS_NAME)
+        shutil.rmtree(folder / _OLD_PARTS_NAME, ignore_errors=True)  # another process may be at it, too
 
 
 def remove_leftovers(folder: Path) -> None:

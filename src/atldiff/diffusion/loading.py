@@ -12,7 +12,7 @@ from atldiff.diffusion.paper_animator import PaperFaceAnimator
 from atldiff.diffusion.paper_unet import PaperDiffusionUNet, PaperUNetConfig
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.errors import ModelError
-from atldiff.serialization import CONFIG_NAME, load_config, load_weights, read_json
+from atldiff.serialization import CONFIG_NAME, load_part, read_json
 
 UNET_FOLDER = "unet"
 
@@ -62,9 +62,7 @@ def load_image_network(folder: Path) -> ImageNetwork:
         ModelError: it is missing or corrupt.
     """
     part = image_part(folder)
-    network = part.network(load_config(folder / UNET_FOLDER, part.config))
-    load_weights(folder / UNET_FOLDER, network)
-    return network
+    return load_part(folder / UNET_FOLDER, part.network, part.config)
 
 
 def make_animator(

@@ -9,7 +9,7 @@ from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConf
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
 from atldiff.landmarks.motion import FaceMotion
 from atldiff.landmarks.windows import WindowedMotion
-from atldiff.serialization import CONFIG_NAME, load_config, load_weights, read_json
+from atldiff.serialization import CONFIG_NAME, load_part, read_json
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.whisper import WhisperEncoder
@@ -73,8 +73,7 @@ def load_landmark_part(folder: Path, encoder_name: str) -> tuple[Any, Any]:
     if encoder_name not in part.encoders if part.encoders else encoder_name in (WHISPER, DISTILLED_FOLDER):
         wanted = " or ".join(map(repr, part.encoders)) or f"{WAV2VEC2_FOLDER!r} or a hub name"
         raise ModelError(f"the speech encoder of {folder} is {encoder_name!r}; expected {wanted} for a {name}")
-    generator = part.generator(load_config(folder / LANDMARK_FOLDER, part.config))
-    load_weights(folder / LANDMARK_FOLDER, generator)
+    generator = load_part(folder / LANDMARK_FOLDER, part.generator, part.config)
     encoder = _load_encoder(folder, encoder_name)
     if encoder.feature_size != generator.config.features:
         sizes = f"{encoder.feature_size} features; expected {generator.config.features}"
@@ -86,10 +85,8 @@ def _load_encoder(folder: Path, name: str) -> SpeechEncoder:
     if name == WHISPER:
         return WhisperEncoder.from_package()
     if name == DISTILLED_FOLDER:
-        encoder = DistilledEncoder(load_config(folder / DISTILLED_FOLDER, DistilledEncoderConfig))
-        load_weights(folder / DISTILLED_FOLDER, encoder)
-        return encoder.eval()
+        return load_part(folder / DISTILLED_FOLDER, DistilledEncoder, DistilledEncoderConfig).eval()
     if name != WAV2VEC2_FOLDER:
         return Wav2Vec2Encoder.from_pretrained(name)
     read_json(folder / WAV2VEC2_FOLDER / CONFIG_NAME)
-    return Wav2Vec2Encoder.from_pretrained(folder / WAV2VEC2_FOLDER)
+    return Wav2Vec2Encoder.from_pretrained(folder / WAV2VEC2_FOLDER, use_safetensors=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import json
 from collections.abc import Iterable
@@ -72,7 +73,8 @@ class Guard:
         refusal = fullness or self._refusal(scope)
         answer = _Answer(scope, receive, send, 0 if fullness else self._settings.max_upload_bytes)
         method = scope["method"]
-        inner = {**scope, "method": "GET"} if method == "HEAD" else scope
+        state = {**scope.get("state", {}), "owner": owner_of(Headers(scope=scope), self._settings.tokens)}
+        inner = {**scope, "state": state, "method": "GET" if method == "HEAD" else method}
         try:
             if refusal is None:
                 await self._app(inner, answer.receive, answer.send)
@@ -102,18 +104,28 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return Problem(HTTPStatus.FORBIDDEN, "requests from pages of other origins are not taken")
-        is_open = scope["path"] in OPEN_PATHS or (self._settings.studio and is_page(scope["path"]))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_open = path in OPEN_PATHS or (self._settings.studio and is_page(path))
         if self._settings.tokens and not is_open and not self._has_token(headers):
             challenge = {"WWW-Authenticate": "Bearer"}
             return Problem(HTTPStatus.UNAUTHORIZED, "a bearer token is needed", headers=challenge)
         return None
 
     def _has_token(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        candidates = [given.strip()] if scheme.lower() == "bearer" else []
-        protocols = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
-        candidates += [name.removeprefix(TOKEN_PROTOCOL) for name in protocols if name.startswith(TOKEN_PROTOCOL)]
-        return any([_is_token(candidate, self._settings.tokens) for candidate in candidates])  # noqa: C419
+        return any([_is_token(candidate, self._settings.tokens) for candidate in _given_tokens(headers)])  # noqa: C419
+
+
+def owner_of(headers: Headers, tokens: Iterable[str]) -> str:
+    """What tells the jobs of one token from those of another, without telling the token; empty without one."""
+    given = next((candidate for candidate in _given_tokens(headers) if _is_token(candidate, tokens)), None)
+    return "" if given is None else hashlib.sha256(given.encode()).hexdigest()[:16]
+
+
+def _given_tokens(headers: Headers) -> list[str]:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    candidates = [given.strip()] if scheme.lower() == "bearer" else []
+    protocols = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+    return candidates + [name.removeprefix(TOKEN_PROTOCOL) for name in protocols if name.startswith(TOKEN_PROTOCOL)]
 
 
 def _is_token(candidate: str, tokens: Iterable[str]) -> bool:

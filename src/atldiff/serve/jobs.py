@@ -4,7 +4,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import Worker, WorkerSetup
 from atldiff.serve.settings import ServeSettings
-from atldiff.serve.store import FAILED, FINAL, Job, JobStore, stopped_problem
+from atldiff.serve.store import FAILED, FINAL, QUEUED, RUNNING, Job, JobStore, stopped_problem
 from atldiff.serve.workloads import DONE, MAKE, PROGRESS, serve_videos
 
 START_TIMEOUT_S = 120.0
@@ -22,6 +21,7 @@ START_TIMEOUT_S = 120.0
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _SWEEP_S = 30.0
+_RECOVERY_S = 2.0
 _GUESSED_JOB_S = 10.0
 
 _log = logging.getLogger("atldiff")
@@ -32,6 +32,7 @@ class _Task:
     """A job that a worker is at."""
 
     worker: Worker
+    options: dict[str, Any]
     progress: tuple[int, int] | None = None
     is_deleted: bool = False
 
@@ -49,11 +50,12 @@ class JobQueue:
     def __init__(self, settings: ServeSettings, store: JobStore, setup: WorkerSetup, metrics: Metrics) -> None:
         self._settings, self._store, self._setup, self._metrics = settings, store, setup, metrics
         self._changed = threading.Condition()
-        self._waiting: deque[str] = deque()
+        self._waiting: dict[str, dict[str, Any]] = {}
         self._reserved = 0
         self._running: dict[str, _Task] = {}
         self._ready = 0
         self._fault: Problem | None = None
+        self._listening = threading.Lock()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._mean_seconds = _GUESSED_JOB_S
         self._stopping = False
@@ -78,9 +80,10 @@ class JobQueue:
         for thread in self._threads:
             thread.join()
         for job_id in left:
-            job = self._store.get(job_id)
-            if job is not None and job.state not in FINAL:
-                self._end(job_id, stopped_problem())
+            with contextlib.suppress(Problem):
+                job = self._store.get(job_id)
+                if job is not None and job.state not in FINAL:
+                    self._end(job_id, stopped_problem())
 
     @property
     def can_work(self) -> bool:
@@ -90,7 +93,14 @@ class JobQueue:
     @property
     def fault(self) -> Problem | None:
         """Why no worker can start, where none can."""
-        return self._fault
+        return None if self.can_work else self._fault
+
+    @property
+    def ailment(self) -> str:
+        """Why nothing can be made, in words for everyone; empty where something can, or will soon."""
+        if self._store.fault:
+            return "jobs cannot be stored; the service's log says why"
+        return "" if self.fault is None else _unable_problem().detail
 
     @contextlib.contextmanager
     def place(self) -> Iterator[str]:
@@ -118,13 +128,13 @@ class JobQueue:
                 self._reserved -= 1
                 self._show()
 
-    def submit(self, job_id: str, options: dict[str, Any]) -> None:
+    def submit(self, job_id: str, options: dict[str, Any], owner: str = "") -> None:
         """Queue the job whose uploads lie in its folder."""
         with self._changed:
             if self._stopping:
                 raise stopped_problem()
-            self._store.add(job_id, options)
-            self._waiting.append(job_id)
+            self._store.add(job_id, options, owner)
+            self._waiting[job_id] = options
             self._show()
             self._changed.notify()
 
@@ -132,12 +142,21 @@ class JobQueue:
         """A job with its progress; None where there is none."""
         with self._changed:
             job = self._store.get(job_id)
-            if job is None:
-                return None
-            task = self._running.get(job_id)
-            position = self._waiting.index(job_id) + 1 if job_id in self._waiting else None
-            if job.state not in FINAL and task is None and position is None:
-                return replace(job, state=FAILED, problem=_lost_problem().body())
+            return None if job is None else self._now(job)
+
+    def newest(self, owner: str, most: int) -> list[Job]:
+        """The jobs of an owner with their progress, the newest first, at most so many."""
+        with self._changed:
+            return [self._now(job) for job in self._store.newest(owner, most)]
+
+    def _now(self, job: Job) -> Job:
+        """A job as the store has it, with what is known besides."""
+        task = self._running.get(job.id)
+        position = [*self._waiting].index(job.id) + 1 if job.id in self._waiting else None
+        if job.state == QUEUED and task is not None:
+            job = replace(job, state=RUNNING)
+        if job.state not in FINAL and task is None and position is None:
+            return replace(job, state=FAILED, problem=_lost_problem().body())
         done, frames = task.progress if task is not None and task.progress else (None, None)
         return replace(job, frames_done=done, frames=frames, position=position)
 
@@ -152,8 +171,7 @@ class JobQueue:
                 task.is_deleted = True
                 task.worker.kill()
             else:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(job_id)
+                self._waiting.pop(job_id, None)
                 self._store.remove_folder(job_id)
             self._metrics.jobs.labels("deleted").inc(0 if job.state in FINAL else 1)
             self._show()
@@ -163,18 +181,18 @@ class JobQueue:
     @contextlib.contextmanager
     def listening(self, job_id: str, listener: Callable[[], object]) -> Iterator[None]:
         """Call ``listener`` from other threads whenever the job changes, for the length of the block."""
-        with self._changed:
+        with self._listening:
             self._listeners.setdefault(job_id, []).append(listener)
         try:
             yield
         finally:
-            with self._changed:
+            with self._listening:
                 self._listeners[job_id].remove(listener)
                 if not self._listeners[job_id]:
                     del self._listeners[job_id]
 
     def _tell(self, job_id: str) -> None:
-        with self._changed:
+        with self._listening:
             listeners = list(self._listeners.get(job_id, ()))
         for listener in listeners:
             with contextlib.suppress(RuntimeError):  # its event loop has ended
@@ -186,26 +204,24 @@ class JobQueue:
         self._metrics.ready_workers.set(self._ready)
 
     def _supervise(self) -> None:
-        """Keep a worker process alive and hand it one job after another."""
+        """Keep a worker process alive and hand it one job after another, whatever goes wrong with either."""
         pause, starts = 1.0, 0
         while not self._stopping:
             self._metrics.worker_restarts.inc(1 if starts else 0)
             starts += 1
-            worker = Worker(serve_videos, self._setup)
             try:
-                self._wait_until_ready(worker)
-                pause = 1.0
-                while (job_id := self._next(worker)) is not None:
-                    self._work(job_id, worker)
+                with contextlib.closing(Worker(serve_videos, self._setup)) as worker:
+                    self._wait_until_ready(worker)
+                    pause = 1.0
+                    while (job := self._next(worker)) is not None:
+                        self._work(*job)
             except Exception as error:
                 problem = problem_of(error)
-                _log.error("worker %d: %s", worker.pid, problem.log or problem)
+                _log.error("a worker failed: %s", problem.log or problem)
                 self._give_up(problem)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, pause)
                 pause = min(_LONGEST_PAUSE_S, 2 * pause)
-            finally:
-                worker.close()
 
     def _give_up(self, fault: Problem) -> None:
         """A worker could not start: if there is no other, nothing that waits will ever be made."""
@@ -213,7 +229,7 @@ class JobQueue:
             self._fault = fault
             left = [] if self.can_work else [*self._waiting]
             for job_id in left:
-                self._waiting.remove(job_id)
+                del self._waiting[job_id]
                 self._end(job_id, _unable_problem())
             self._show()
         for job_id in left:
@@ -230,7 +246,7 @@ class JobQueue:
             if time.monotonic() > deadline:
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time")
 
-    def _next(self, worker: Worker) -> str | None:
+    def _next(self, worker: Worker) -> tuple[str, _Task] | None:
         """The next job for a worker; None if the worker has died, or the service stops."""
         with self._changed:
             self._ready += 1
@@ -238,26 +254,26 @@ class JobQueue:
             try:
                 while not self._stopping and worker.is_alive:
                     if self._waiting:
-                        job_id = self._waiting.popleft()
-                        self._running[job_id] = _Task(worker)
-                        return job_id
+                        job_id = next(iter(self._waiting))
+                        task = self._running[job_id] = _Task(worker, self._waiting.pop(job_id))
+                        return job_id, task
                     self._changed.wait(_LOOK_S)
                 return None
             finally:
                 self._ready -= 1
                 self._show()
 
-    def _work(self, job_id: str, worker: Worker) -> None:
-        task = self._running[job_id]
+    def _work(self, job_id: str, task: _Task) -> None:
         began = time.monotonic()
         try:
-            self._store.start(job_id)
+            with contextlib.suppress(Problem):  # the work does not need it to be written down
+                self._store.start(job_id)
             self._tell(job_id)
             outcome = self._outcome(job_id, task, began + self._settings.job_timeout_s)
         except TimeoutError:
             limit = f"the video was not finished within {self._settings.job_timeout_s:g} s"
             outcome = Problem(HTTPStatus.GATEWAY_TIMEOUT, limit)
-            worker.close()
+            task.worker.close()
         except Exception as error:
             outcome = stopped_problem() if self._stopping else problem_of(error)
         with self._changed:
@@ -268,22 +284,18 @@ class JobQueue:
                 self._end(job_id, outcome)
             self._show()
         if is_deleted:
-            worker.close()
+            task.worker.close()
             self._store.remove_folder(job_id)
         self._tell(job_id)
 
     def _outcome(self, job_id: str, task: _Task, deadline: float) -> Problem | dict[str, Any]:
-        task.worker.send(MAKE, (self._store.job_folder(job_id), self._store_options(job_id)))
+        task.worker.send(MAKE, (self._store.job_folder(job_id), task.options))
         while True:
             name, content = task.worker.receive(deadline - time.monotonic())
             if name != PROGRESS:
                 return content
             task.progress = content
             self._tell(job_id)
-
-    def _store_options(self, job_id: str) -> dict[str, Any]:
-        job = self._store.get(job_id)
-        return {} if job is None else job.options
 
     def _end(self, job_id: str, outcome: Problem | dict[str, Any]) -> None:
         self._store.finish(job_id, outcome)
@@ -303,12 +315,17 @@ class JobQueue:
             _log.info("job %s done: %d frames in %.1f s", job_id, outcome["frames"], outcome["seconds"])
 
     def _sweep(self) -> None:
-        """Remove what has expired."""
+        """Remove what has expired, and see whether jobs can be stored: where they cannot, until they can again."""
         while not self._stopping:
-            expired = self._store.remove_expired()
-            self._metrics.jobs.labels("expired").inc(expired)
+            try:
+                self._store.settle()
+                self._metrics.jobs.labels("expired").inc(self._store.remove_expired())
+            except Exception as error:  # the store has told what fails in it
+                if not isinstance(error, Problem):
+                    _log.error("removing old jobs failed: %s", problem_of(error).log)
+            pause = _RECOVERY_S if self._store.fault else _SWEEP_S
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping, min(_SWEEP_S, self._settings.keep_s))
+                self._changed.wait_for(lambda: self._stopping, min(pause, self._settings.keep_s))
 
 
 def _unable_problem() -> Problem:

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
+import shutil
 import struct
-import tempfile
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,15 @@ _log = logging.getLogger("atldiff")
 
 class LivePool:
     """The worker processes for live sessions. A session has one for itself; it is started for the first that needs
-    it and kept for the next."""
+    it and kept for the next.
 
-    def __init__(self, settings: ServeSettings, setup: WorkerSetup, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
+    Attributes:
+        settings, metrics: of the service.
+        folder: for the portraits of sessions while they last; private.
+    """
+
+    def __init__(self, settings: ServeSettings, setup: WorkerSetup, metrics: Metrics, folder: Path) -> None:
+        self.settings, self.metrics, self.folder = settings, metrics, folder
         self._setup = setup
         self._mutex = threading.Lock()
         self._free: list[Worker | None] = [None] * settings.live_sessions
@@ -89,23 +95,26 @@ class LivePool:
         self.metrics.live_sessions.inc()
         if worker is not None and worker.is_alive:
             return worker
-        if worker is not None:
-            worker.close()
-        worker = Worker(serve_live, self._setup)
         try:
+            if worker is not None:
+                worker.close()
+                worker = None
+            worker = Worker(serve_live, self._setup)
             worker.wait_until_ready(START_TIMEOUT_S)
-        except BaseException:
+        except BaseException as error:
             self.give_back(worker, is_usable=False)
+            if isinstance(error, TimeoutError):
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time") from error
             raise
         return worker
 
-    def give_back(self, worker: Worker, is_usable: bool) -> None:
+    def give_back(self, worker: Worker | None, is_usable: bool) -> None:
         """Let another session have the worker, or end it where it is in the midst of something."""
         self.metrics.live_sessions.dec()
         with self._mutex:
             is_kept = is_usable and not self._stopped
             self._free.append(worker if is_kept else None)
-        if not is_kept:
+        if worker is not None and not is_kept:
             worker.close()
 
 
@@ -152,13 +161,11 @@ class _Session:
 
     async def run(self) -> None:
         """Raises: Problem, WebSocketDisconnect, TimeoutError, ConnectionError."""
-        worker = await self._call(self._reader, self._pool.take)
+        worker = await self._take()
         try:
             start = await self._start_message()
             portrait = await self._message("bytes", "the portrait's bytes", PORTRAIT)
-            with tempfile.TemporaryDirectory(prefix="atldiff-live-") as folder:
-                path = Path(folder) / PORTRAIT
-                path.write_bytes(portrait)
+            with _stored(portrait, self._pool.folder) as path:
                 await self._with(worker, path, *start)
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._call(self._writer, _nothing)
@@ -170,6 +177,22 @@ class _Session:
             self._writer.shutdown(wait=False)
             self._reader.shutdown(wait=False)
             await asyncio.to_thread(self._pool.give_back, worker, self._is_idle)
+
+    async def _take(self) -> Worker:
+        """A worker; one that is ready only when nobody waits for it any longer is given back."""
+        taking = self._reader.submit(self._pool.take)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(taking))
+        except BaseException:
+            if not taking.cancel():
+                taking.add_done_callback(self._return_unused)
+            self._writer.shutdown(wait=False)
+            self._reader.shutdown(wait=False)
+            raise
+
+    def _return_unused(self, taken: Future[Worker]) -> None:
+        if taken.exception() is None:
+            self._pool.give_back(taken.result(), is_usable=True)
 
     async def _with(self, worker: Worker, portrait: Path, sample_format: str, options: dict[str, Any]) -> None:
         self._is_idle = False
@@ -271,6 +294,22 @@ class _Session:
 
     async def _call(self, thread: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+
+@contextlib.contextmanager
+def _stored(portrait: bytes, folder: Path) -> Iterator[Path]:
+    """A portrait as a file in a private folder of its own. Raises Problem where there is no room for it."""
+    place = folder / secrets.token_urlsafe(16)
+    try:
+        try:
+            place.mkdir(mode=0o700)
+            (place / PORTRAIT).write_bytes(portrait)
+        except OSError as error:
+            detail = "the portrait could not be stored"
+            raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, PORTRAIT, log=str(error.strerror)) from error
+        yield place / PORTRAIT
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _nothing() -> None:

@@ -40,14 +40,25 @@ Serve = Callable[[Connection, WorkerSetup], None]
 
 
 class Worker:
-    """A process and our end of the pipe to it. Messages are pairs of a name and a content."""
+    """A process and our end of the pipe to it. Messages are pairs of a name and a content.
+
+    Raises:
+        Problem: the system has no room for another process.
+    """
 
     def __init__(self, serve: Serve, setup: WorkerSetup) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_run, args=(theirs, serve, setup), daemon=True)
-        self._process.start()
-        theirs.close()
+        try:
+            self._pipe, theirs = context.Pipe()
+        except OSError as error:
+            raise _no_room(error) from error
+        with theirs:
+            self._process = context.Process(target=_run, args=(theirs, serve, setup), daemon=True)
+            try:
+                self._process.start()
+            except OSError as error:
+                self._pipe.close()
+                raise _no_room(error) from error
 
     @property
     def pid(self) -> int:
@@ -98,6 +109,11 @@ class Worker:
     def _death(self) -> Problem:
         self._process.join(timeout=5)
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, how_it_ended(self._process))
+
+
+def _no_room(error: OSError) -> Problem:
+    log = f"no worker process can be started: {error.strerror}"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "no worker process can be started; try again later", log=log)
 
 
 def _run(pipe: Connection, serve: Serve, setup: WorkerSetup) -> None:

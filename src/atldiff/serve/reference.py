@@ -18,7 +18,7 @@ def reference_page(schema: dict[str, Any]) -> str:
     """An OpenAPI schema → HTML."""
     info = schema["info"]
     parts = [f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>", _paragraphs(info["description"])]
-    parts.append('<p>As <a href="/openapi.json">OpenAPI</a>.</p>')
+    parts.append('<p>As <a href="openapi.json">OpenAPI</a>.</p>')
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             parts += _operation(method, path, operation)

@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, WebSocket
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -18,7 +19,7 @@ import atldiff
 from atldiff.serve.fields import OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
-from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, problems, upload_form
+from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, Videos, problems, upload_form
 from atldiff.serve.service import Service
 from atldiff.serve.store import (
     DONE,
@@ -32,6 +33,7 @@ from atldiff.serve.store import (
     Job,
     stopped_problem,
 )
+from atldiff.serve.threads import in_threads
 from atldiff.serve.uploads import read_upload
 
 _HEARTBEAT_S = 15.0
@@ -92,19 +94,28 @@ async def create_video(
     """
     service = _service(request)
     settings = service.settings
-    with service.jobs.place() as job_id:
+    async with in_threads(service.jobs.place()) as job_id:
         folder = service.store.job_folder(job_id)
         fields = await read_upload(
             request, folder, (PORTRAIT, SPEECH), OPTIONS, settings.max_upload_bytes, settings.upload_timeout_s
         )
         options = read_options(fields)
         await _look(request, service.checker.check, folder, options.get("face"))
-        await run_in_threadpool(service.jobs.submit, job_id, options)
+        await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner)
     if wait:
         return await _wait_for(request, service, job_id)
     job = await run_in_threadpool(_job, service, job_id)
-    location = {"Location": f"/v1/videos/{job_id}"}
+    location = {"Location": f"{request.scope.get('root_path', '')}/v1/videos/{job_id}"}
     return JSONResponse(Video.of(job).model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=location)
+
+
+@router.get("/v1/videos", tags=["videos"], summary="Your jobs", responses=problems(_422="no such limit"))
+def list_videos(
+    request: Request, limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20
+) -> Videos:
+    """The jobs that were made with the same token, or without one, the newest first."""
+    jobs = _service(request).jobs.newest(request.state.owner, limit)
+    return Videos(videos=[Video.of(job) for job in jobs])
 
 
 @router.get(
@@ -230,10 +241,11 @@ async def find_faces(request: Request) -> Faces:
     """Whether a portrait can be used, and where its faces are; nothing of it is kept."""
     service = _service(request)
     settings = service.settings
-    with service.checker.place(), service.store.new_folder() as upload:
-        folder = service.store.job_folder(upload)
-        await read_upload(request, folder, (PORTRAIT,), (), settings.max_upload_bytes, settings.upload_timeout_s)
-        return Faces(**await _look(request, service.checker.faces, folder))
+    with service.checker.place():
+        async with in_threads(service.store.new_folder()) as upload:
+            folder = service.store.job_folder(upload)
+            await read_upload(request, folder, (PORTRAIT,), (), settings.max_upload_bytes, settings.upload_timeout_s)
+            return Faces(**await _look(request, service.checker.faces, folder))
 
 
 @router.websocket("/v1/live")
@@ -258,17 +270,12 @@ def get_limits(request: Request) -> Limits:
     summary="Whether videos can be made now",
     responses={503: {"description": "They cannot.", "model": Health}, 401: {"description": "Never."}},
 )
-def get_health(request: Request) -> Response:
-    """`ok` with status 200, or `starting` or `failing` with 503. Needs no token."""
+async def get_health(request: Request) -> Response:
+    """`ok` with status 200, or `starting` or `failing` with 503. Needs no token, and waits for no other request."""
     jobs = _service(request).jobs
-    if jobs.can_work:
-        health, status = Health(status="ok", version=atldiff.__version__), HTTPStatus.OK
-    elif jobs.fault is None:
-        health, status = Health(status="starting", version=atldiff.__version__), HTTPStatus.SERVICE_UNAVAILABLE
-    else:
-        health = Health(status="failing", version=atldiff.__version__)
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-    return JSONResponse(health.model_dump(), status)
+    state = "failing" if jobs.ailment else "ok" if jobs.can_work else "starting"
+    health = Health(status=state, version=atldiff.__version__, detail=jobs.ailment or None)
+    return JSONResponse(health.model_dump(), HTTPStatus.OK if state == "ok" else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @router.get(
@@ -294,7 +301,8 @@ async def _look(request: Request, check: Callable[..., Any], *arguments: Any) ->
     for watch in watches:
         watch.add_done_callback(lambda _: abandoned.set())
     try:
-        return await run_in_threadpool(check, *arguments, abandoned)
+        limiter = _service(request).checks
+        return await anyio.to_thread.run_sync(check, *arguments, abandoned, limiter=limiter)
     except Problem as problem:
         if ending.is_set():
             raise stopped_problem() from problem

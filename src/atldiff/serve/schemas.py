@@ -13,7 +13,18 @@ from atldiff.serve.store import Job
 class ProblemBody(BaseModel):
     """What went wrong (RFC 9457)."""
 
-    model_config = ConfigDict(title="Problem")
+    model_config = ConfigDict(
+        title="Problem",
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "detail": "no face found in the portrait (200×200); expected a face towards the camera",
+                "field": "portrait",
+            }
+        },
+    )
 
     type: str = "about:blank"
     title: str = Field(description="The status in words.")
@@ -38,10 +49,36 @@ class Result(BaseModel):
     emotion: str = Field(description="The expression on the face.")
     seconds: float = Field(description="Time that the work took.")
     bytes: int = Field(description="Size of the file.")
+    warnings: list[str] = Field([], description="What will not have turned out well, and why.")
+
+
+_VIDEO = {
+    "id": "q5ZbWmRk3vXc0TtYh8LpAg",
+    "state": "done",
+    "created_at": "2026-01-31T12:00:00Z",
+    "started_at": "2026-01-31T12:00:01Z",
+    "finished_at": "2026-01-31T12:00:05Z",
+    "expires_at": "2026-02-01T12:00:05Z",
+    "position": None,
+    "progress": None,
+    "options": {"emotion": "happy", "seed": 3},
+    "result": {
+        "frames": 30,
+        "fps": 25.0,
+        "duration_s": 1.2,
+        "emotion": "happy",
+        "seconds": 3.412,
+        "bytes": 123456,
+        "warnings": ["the head is turned aside; faces towards the camera give better videos"],
+    },
+    "problem": None,
+}
 
 
 class Video(BaseModel):
     """A job: a video that waits, is being made, is done, or could not be made."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _VIDEO})
 
     id: str
     state: Literal["queued", "running", "done", "failed"]
@@ -75,6 +112,12 @@ class Video(BaseModel):
         )
 
 
+class Videos(BaseModel):
+    """Jobs, the newest first."""
+
+    videos: list[Video]
+
+
 class Face(BaseModel):
     """The box around a face's landmarks, in pixels of the portrait."""
 
@@ -91,6 +134,7 @@ class Faces(BaseModel):
     width: int = Field(description="Of the portrait in pixels, turned as its EXIF data says.")
     height: int
     faces: list[Face]
+    warnings: list[str] = Field([], description="What will not turn out well, and why.")
 
 
 class Landmarks(BaseModel):
@@ -117,6 +161,7 @@ class Health(BaseModel):
 
     status: Literal["ok", "starting", "failing"]
     version: str
+    detail: str | None = Field(None, description="Why not, where it is failing.")
 
 
 def _time(seconds: float | None) -> datetime | None:

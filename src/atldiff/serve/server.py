@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -38,11 +39,13 @@ def run_server(
     """
     if host not in LOOPBACK_NAMES and host != "::1" and not settings.tokens:
         _log.warning("anyone who reaches %s can use this service: no tokens are set", host)
+    os.umask(0o077)  # what is uploaded is private, whatever the caller's own is
     ending = asyncio.Event()
     config = uvicorn.Config(
         create_app(settings, ending),
         host=host,
         port=port,
+        root_path=settings.root_path,
         http=partial(PatientProtocol, settings.max_connections),  # pyright: ignore[reportArgumentType]
         ws="websockets-sansio",
         ws_max_size=min(settings.max_upload_bytes, _LARGEST_MESSAGE),

@@ -1,5 +1,7 @@
 """The parts of the service, started and stopped together."""
 
+import anyio
+
 from atldiff.serve.checker import Checker
 from atldiff.serve.jobs import JobQueue
 from atldiff.serve.live import LivePool
@@ -15,6 +17,7 @@ class Service:
 
     Attributes:
         settings, store, jobs, checker, live, metrics: its parts.
+        checks: limits the threads that wait for checks of uploads; they are none of those that answer requests.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -31,7 +34,8 @@ class Service:
         self.store = JobStore(settings.data, settings.keep_s)
         self.jobs = JobQueue(settings, self.store, setup, self.metrics)
         self.checker = Checker(setup, settings.check_timeout_s)
-        self.live = LivePool(settings, setup, self.metrics)
+        self.checks = anyio.CapacityLimiter(settings.max_connections)
+        self.live = LivePool(settings, setup, self.metrics, self.store.live_folder)
 
     def start(self) -> None:
         """Start the processes; they load while the first requests may already come."""

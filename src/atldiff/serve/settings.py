@@ -1,6 +1,7 @@
 """Settings of the service, checked in one place."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from atldiff.errors import InputError
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 _LEAST_TOKEN = 16
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ServeSettings:
         allowed_hosts: names that requests may call the service by; none: any.
         max_connections: open at once.
         studio: whether there is a page to use it with.
+        root_path: below which a reverse proxy shows the service, ``/faces``; empty where it has a name for itself.
     """
 
     data: Path
@@ -55,12 +58,15 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
     max_connections: int = 256
     studio: bool = False
+    root_path: str = ""
 
     def __post_init__(self) -> None:
         positive = ("workers", "max_upload_bytes", "max_pixels", "max_connections")
         for name in (*positive, *(name for name in self.__dataclass_fields__ if name.endswith("_s"))):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise InputError(f"the root path is {self.root_path!r}; expected one like /faces, without a / at its end")
         for name in ("live_sessions", "queue"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected 0 or more")

@@ -14,6 +14,7 @@ from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import Detector, load_portrait, select_face
 from atldiff.media import open_media
+from atldiff.serve.notices import SEVERAL_FACES, collected
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import READY, WorkerSetup
 from atldiff.serve.store import PORTRAIT, SPEECH, VIDEO
@@ -35,9 +36,11 @@ def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
             name, (folder, face, is_quick) = pipe.recv()
             video_detector = _PicturesOnly() if is_quick else detector
             try:
-                picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
+                with collected({folder / PORTRAIT: "the portrait"}) as said:
+                    picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
                 if name == FIND_FACES:
-                    pipe.send((PASSED, faces_in(picture, detector)))
+                    warnings = [text for text in said if SEVERAL_FACES not in text]
+                    pipe.send((PASSED, faces_in(picture, detector) | {"warnings": warnings}))
                     continue
                 with _fault_in(SPEECH, folder):
                     open_speech(folder / SPEECH, setup.max_duration_s)
@@ -166,17 +169,19 @@ def _make(
             due = now + _PROGRESS_STEP_S
             pipe.send((PROGRESS, (done, total)))
 
-    speech = open_speech(folder / SPEECH, setup.max_duration_s)
-    with Traces(folder) as traces:
+    names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
+    with collected(names) as said, Traces(folder) as traces:
+        speech = open_speech(folder / SPEECH, setup.max_duration_s)
         report = render_video(
             pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, watch=traces.add, **options
         )
         traces.finish(report.fps)
     return {
         "frames": report.frames,
-        "fps": report.fps,
+        "fps": round(float(report.fps), 3),
         "duration_s": round(report.duration_s, 3),
         "emotion": report.emotion,
         "seconds": round(report.seconds, 3),
         "bytes": (folder / VIDEO).stat().st_size,
+        "warnings": said,
     }

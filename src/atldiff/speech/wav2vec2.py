@@ -26,8 +26,11 @@ class Wav2Vec2Encoder(nn.Module):
         self.model = model.eval().requires_grad_(False)
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path = HUB_NAME) -> Self:
+    def from_pretrained(cls, name_or_dir: str | Path = HUB_NAME, use_safetensors: bool | None = None) -> Self:
         """Load the weights of a hub name or of a folder in transformers' format.
+
+        Args:
+            use_safetensors: True refuses pickled weights, None takes what is there.
 
         Raises:
             InputError: transformers is not installed.
@@ -35,7 +38,9 @@ class Wav2Vec2Encoder(nn.Module):
         """
         model_class = _transformers().Wav2Vec2Model
         try:
-            model, report = model_class.from_pretrained(str(name_or_dir), output_loading_info=True)
+            model, report = model_class.from_pretrained(
+                str(name_or_dir), output_loading_info=True, use_safetensors=use_safetensors
+            )
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(

@@ -6,8 +6,8 @@ import dataclasses
 import io
 import json
 import os
-import pickle
 import platform
+import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from atldiff.data.prepared import PreparedClips
-from atldiff.errors import InputError, OutputError
-from atldiff.serialization import write_atomically
+from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.serialization import load_checkpoint, write_atomically
 
 try:
     import fcntl
@@ -34,6 +34,7 @@ PACK_NAME = "pack.json"
 _MAY_DIFFER = ("steps", "accumulate", "report_every", "keep")
 _USED_SPLITS = ("train", "val")
 _TELLING = ("key", "corpus", "speaker", "emotion", "split", "frames", "fps", "size")
+_STEP = re.compile(r"step-(\d+)\.pt", re.ASCII)
 _LEFTOVERS = (f"{FOLDER_NAME}/.step-*.pt.*", f".{BEST_NAME}.*", ".log.csv.*", "samples/.*.png.*")
 _LEFTOVERS += ("*/.model.safetensors.*", "*/.config.json.*")
 
@@ -62,8 +63,9 @@ class Checkpoints:
         self._run, self._keep = run, keep
 
     def paths(self) -> list[Path]:
-        """The files of the states, oldest first."""
-        return sorted((self._run / FOLDER_NAME).glob("step-*.pt"))
+        """The files of the states, oldest first: by their numbers, which may have more digits than others."""
+        found = ((_STEP.fullmatch(path.name), path) for path in (self._run / FOLDER_NAME).glob("step-*.pt"))
+        return [path for _, path in sorted((int(name[1]), path) for name, path in found if name is not None)]
 
     def latest(self) -> dict[str, Any] | None:
         """The newest state, on the CPU; None in a new run."""
@@ -90,6 +92,8 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Write a state, which has its ``step``, and remove those that are not kept.
 
+        It is on the disk, and not only in the system's memory, before an older one goes.
+
         Raises:
             OutputError: it cannot be written; the older ones are left as they are.
         """
@@ -110,16 +114,19 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         try:
-            write_atomically(path, buffer.getvalue())
+            write_atomically(path, buffer.getvalue(), durably=True)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}; {self.describe_last()}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read ({error}); remove it to go on without it") from error
+        content = load_checkpoint(path)
+    except ModelError as error:
+        raise InputError(f"{error}; remove it to go on without it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a state: remove it to go on without it")
+    return content
 
 
 @contextlib.contextmanager

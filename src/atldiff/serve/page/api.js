@@ -1,4 +1,5 @@
-// The service's API. Everything goes through fetch, so that a token can be sent with each request.
+// The service's API. Everything goes through fetch, so that a token can be sent with each request. Addresses are
+// relative to the page's own, so that it works wherever a reverse proxy puts it.
 
 const TOKEN = "atldiff-token";
 const POLL_MS = 200;
@@ -35,29 +36,29 @@ export function keepToken(token) {
 export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 
 export async function getLimits() {
-  return (await send("GET", "/v1/limits")).json();
+  return (await send("GET", "v1/limits")).json();
 }
 
 export async function findFaces(portrait, signal) {
-  return (await send("POST", "/v1/faces", { body: form({ portrait }), signal })).json();
+  return (await send("POST", "v1/faces", { body: form({ portrait }), signal })).json();
 }
 
 /** Gives the number of the new job. */
 export async function createVideo(parts, signal) {
-  const answer = await send("POST", "/v1/videos", { body: form(parts), signal });
+  const answer = await send("POST", "v1/videos", { body: form(parts), signal });
   return answer.headers.get("Location").split("/").pop();
 }
 
 export async function getPart(id, part) {
-  return send("GET", `/v1/videos/${id}/${part}`);
+  return send("GET", `v1/videos/${id}/${part}`);
 }
 
 export async function deleteVideo(id) {
-  await send("DELETE", `/v1/videos/${id}`);
+  await send("DELETE", `v1/videos/${id}`);
 }
 
 export async function getExample(name) {
-  const blob = await (await send("GET", `/studio/${name}`)).blob();
+  const blob = await (await send("GET", `studio/${name}`)).blob();
   return new File([blob], name, { type: blob.type });
 }
 
@@ -66,7 +67,7 @@ export async function* states(id, signal) {
   for (let failures = 0; ; ) {
     try {
       const patience = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
-      const answer = await send("GET", `/v1/videos/${id}`, { signal: patience });
+      const answer = await send("GET", `v1/videos/${id}`, { signal: patience });
       const job = await lost(answer.json());
       failures = 0;
       yield job;
