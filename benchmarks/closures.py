@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--per-speaker", type=int, default=12)
     arguments = parser.parse_args()
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model, device="cpu")
-    clips = choose_clips(PreparedClips.open(arguments.data).split(arguments.split), None, arguments.per_speaker)
+    clips = choose_clips(
+        PreparedClips.open(arguments.data).split(arguments.split, heard=True), None, arguments.per_speaker
+    )
     met: dict[str, list[float]] = defaultdict(list)
     for clip in clips:
         true = clip.landmarks()

@@ -54,7 +54,7 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     data = PreparedClips.open(arguments.data)
-    clips = data.split(arguments.split, arguments.per_speaker)
+    clips = data.split(arguments.split, arguments.per_speaker, heard=True)
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model, device="cpu")
     baselines = learn_baselines(data)
     with ProgressBar("clip", quiet=False) as progress:
@@ -91,7 +91,7 @@ def learn_baselines(data: PreparedClips) -> dict[str, Baseline]:
     def encode_whisper(waveform: np.ndarray) -> np.ndarray:
         return encode_speech(encoder, waveform).astype(np.float32)
 
-    clips = data.split("train", MOST_PER_SPEAKER)
+    clips = data.split("train", MOST_PER_SPEAKER, heard=True)
     whisper = SpeechFeatures(encode_whisper, rate=FEATURE_RATE, step_s=0.04)
     baselines: dict[str, Baseline] = {}
     for name, features in {"ridge on log-mel": MEL, "ridge on Whisper-tiny": whisper}.items():

@@ -205,7 +205,7 @@ def evaluate(
         InputError: no such clips, none of them can be judged, a file of weights cannot be used, or the packages
             of the ``eval`` extra are missing.
     """
-    clips = choose_clips(data.split(split), limit, per_speaker, seed)
+    clips = choose_clips(data.split(split, heard=True), limit, per_speaker, seed)
     trained = {(clip.info.corpus, clip.info.speaker) for clip in data.clips if clip.info.split == "train"}
     report = EvaluationReport(model, str(data.folder), split, seed)
     with FaceDetector() as detector:

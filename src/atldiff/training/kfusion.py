@@ -133,7 +133,7 @@ class KFusionTask(Task[KFusionGenerator]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        splits = [prepared.split("train"), prepared.split("val")]
+        splits = [prepared.split("train", heard=True), prepared.split("val", heard=True)]
         name = self._training.speech_encoder
         cache = prepared.folder / FOLDER_NAME / f"windows-{sha256(name.encode()).hexdigest()[:12]}"
         encode = _window_encoder(name, device)

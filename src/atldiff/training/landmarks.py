@@ -177,7 +177,7 @@ class LandmarkTask(Task[LandmarkGenerator]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        train, val = prepared.split("train"), prepared.split("val")
+        train, val = prepared.split("train", heard=True), prepared.split("val", heard=True)
         self._spoken = cache_features(train, prepared.folder, seed=_FEATURES_SEED)
         self._validation = cache_features(val, prepared.folder)
 

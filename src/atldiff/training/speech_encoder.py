@@ -195,7 +195,7 @@ class SpeechTask(Task[SpeechStudent]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        train, val = prepared.split("train"), prepared.split("val")
+        train, val = prepared.split("train", heard=True), prepared.split("val", heard=True)
         self._spoken = cache_features(train, prepared.folder)
         self._validation = cache_features(val, prepared.folder)
         taught = np.concatenate([item.variants[0].features[::10] for item in self._spoken]).astype(np.float32)
