@@ -73,11 +73,11 @@ def test_a_frames_pose_depends_on_its_time_alone() -> None:
 
 
 def test_usual_motion_is_as_large_as_a_talkers_and_slower_movements_are_larger() -> None:
-    pose = np.concatenate([HeadMotion(seed, 0.6).pose(TEN_MINUTES)[250:] for seed in range(3)])
+    pose = np.concatenate([HeadMotion(seed, 0.5).pose(TEN_MINUTES)[250:] for seed in range(3)])
     deviations = dict(zip(CHANNELS, pose.std(axis=0), strict=True))
-    assert 0.8 < deviations["roll"] < 1.3
-    assert 1.2 < deviations["yaw"] < 2.0
-    assert 0.9 < deviations["pitch"] < 1.5
+    assert 1.0 < deviations["roll"] < 1.6
+    assert 1.3 < deviations["yaw"] < 2.2
+    assert 1.0 < deviations["pitch"] < 1.7
     assert 0.01 < deviations["brows"] < 0.02
     part = HeadMotion(5, 0.5).pose(TEN_MINUTES)[250:] * np.hanning(len(TEN_MINUTES) - 250)[:, None]
     power = np.abs(np.fft.rfft(part, axis=0)) ** 2
@@ -94,7 +94,7 @@ def test_a_loud_voice_moves_the_head_faster_and_its_accents_raise_the_brows() ->
     speeds = [np.abs(np.diff(pose, axis=0)).mean(axis=0) for pose in (quiet, loud)]
     assert (speeds[1] > 1.4 * speeds[0]).all()
     accent = motion.pose(TEN_MINUTES, np.column_stack([still + 1, still + 0.5])) - loud
-    assert np.allclose(accent[100:, 6], 0.01 / 6, rtol=0.1)
+    assert np.allclose(accent[100:, 6], 0.015 / 5, rtol=0.1)
     assert np.allclose(accent[:, :6], 0, atol=1e-9)
 
 
@@ -230,7 +230,7 @@ def test_the_head_is_livelier_in_speech_and_never_jumps(tiny_pipeline, sound) ->
     assert np.allclose(lively[:120], quiet[:120], atol=1e-3)
     speeds = np.linalg.norm(np.diff(lively - still, axis=0), axis=2).mean(axis=1)
     assert speeds[160:300].mean() > 1.5 * speeds[25:120].mean()
-    assert np.abs(np.diff(lively - still, 2, axis=0)).max() < 4
+    assert np.abs(np.diff(lively - still, 2, axis=0)).max() < 6
 
 
 def test_landmarks_do_not_depend_on_how_the_sound_is_cut(tiny_pipeline, sound) -> None:

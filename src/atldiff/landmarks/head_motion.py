@@ -1,7 +1,7 @@
 """Motion of the head and of the brows: drawn from a seed, as far as real talkers move, livelier in speech.
 
 Learned from the pose tracks of thirteen people who talk freely (3 to 20 s each, close-ups; :func:`head_pose`): the
-power of each channel in four bands, the median over people, is that of ``head_motion`` 0.6; and where their voice is
+power of each channel in four bands, the median over people, is that of ``head_motion`` 0.5; and where their voice is
 loud they move 1.5 times as fast as where it is low, and their brows are higher.
 """
 
@@ -29,11 +29,11 @@ _BAND_RMS = np.array(
 )
 """Root mean square of each channel in each band."""
 
-_USUAL_STRENGTH = 0.6
+_USUAL_STRENGTH = 0.5
 _PARTIALS = 4
 _SLOW_BANDS = 1
-_QUIET_SHARE, _LOUD_SHARE = 0.5, 1.25
-_BROW_ACCENT = 0.02
+_QUIET_SHARE, _LOUD_SHARE = 0.6, 1.6
+_BROW_ACCENT = 0.03
 _SETTLING_SECONDS = 1.0
 
 _BROWS, _EYES = slice(17, 27), [36, 39, 42, 45]
@@ -62,7 +62,7 @@ class HeadMotion:
 
     Args:
         seed: at least 0.
-        strength: 0 (still) to 1; 0.6 moves as far as the median talker.
+        strength: 0 (still) to 1; 0.5 moves as far as the median talker.
     """
 
     def __init__(self, seed: int, strength: float) -> None:
