@@ -194,7 +194,11 @@ def _predicted(
         positions = torch.from_numpy(variant.positions(np.arange(len(landmarks)), item.clip.info.fps))
         features = torch.from_numpy(variant.features).to(device).float()
         moved = model(features[None], positions.to(device)[None], torch.from_numpy(identity).to(device)[None])[0]
-        yield item.clip.info.corpus, identity + moved.cpu().numpy() * interocular_distance(identity), landmarks
+        yield (
+            item.clip.info.corpus,
+            identity + moved.float().cpu().numpy() * interocular_distance(identity),
+            landmarks,
+        )
 
 
 class LandmarkTask(Task[LandmarkGenerator]):
