@@ -19,12 +19,7 @@ from atldiff.face.topology import interocular_distance, mouth_opening
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
-
-SHUT, OPEN = 0.03, 0.08
-"""Mouth openings, in eye distances, of lips that meet and of a mouth that was open before or after."""
-
-REACH = 6
-"""So many frames before or after, the mouth was open."""
+from atldiff.training.landmarks import CLOSURE_REACH, OPEN, SHUT
 
 FPS, PERIOD_S, REPEATS = 25, 8, 75
 
@@ -37,7 +32,9 @@ def main() -> None:
     parser.add_argument("--per-speaker", type=int, default=12)
     arguments = parser.parse_args()
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model, device="cpu")
-    clips = choose_clips(PreparedClips.open(arguments.data).split(arguments.split), None, arguments.per_speaker)
+    clips = choose_clips(
+        PreparedClips.open(arguments.data).split(arguments.split, heard=True), None, arguments.per_speaker
+    )
     met: dict[str, list[float]] = defaultdict(list)
     for clip in clips:
         true = clip.landmarks()
@@ -67,7 +64,7 @@ def openings_at_closures(true: np.ndarray, made: np.ndarray) -> list[float]:
     found = []
     for frame in range(2, min(len(true), len(made)) - 2):
         near = true[frame - 2 : frame + 3]
-        around = true[max(0, frame - REACH) : frame + REACH + 1]
+        around = true[max(0, frame - CLOSURE_REACH) : frame + CLOSURE_REACH + 1]
         if true[frame] < SHUT and true[frame] == near.min() and around.max() > OPEN:
             found.append(float(made[frame - 1 : frame + 2].min()))
     return found

@@ -32,6 +32,7 @@ from atldiff.evaluation.landmarks import (
 from atldiff.evaluation.ridge import MEL, MOST_PER_SPEAKER, SpeechFeatures, fit_ridge
 from atldiff.evaluation.scores import Groups, MouthCurves, Score, Statistic, grouped
 from atldiff.evaluation.tables import INTERVALS
+from atldiff.landmarks.shapes import SHAPES
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
@@ -39,6 +40,7 @@ from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 from atldiff.training.speech_features import encode_speech
 
 TIMED_SECONDS = 60
+SHAPE_FIGURES = ("r", "gain", "p95")
 COLUMNS = (
     ("r at lag 0 ↑", "r_at_zero", 2),
     ("best r ↑", "r_best", 2),
@@ -54,21 +56,22 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     data = PreparedClips.open(arguments.data)
-    clips = data.split(arguments.split, arguments.per_speaker)
+    clips = data.split(arguments.split, arguments.per_speaker, heard=True)
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model, device="cpu")
     baselines = learn_baselines(data)
     with ProgressBar("clip", quiet=False) as progress:
-        scores, curves = evaluate_landmarks(pipeline, data, clips, baselines, arguments.seed, progress)
+        scores, curves, distances = evaluate_landmarks(pipeline, data, clips, baselines, arguments.seed, progress)
     groups = grouped(scores, lambda score: score.group, arguments.seed)
     timing = time_landmarks(pipeline, clips)
     print_tables(groups, scores, [*ROWS, *baselines])
+    print_shapes(groups, distances)
     for name, factors in timing.items():
         print(
             f"Real-time factor, {name}: {factors['alone']:.3f} alone, {factors['with_encoder']:.3f} with the encoder"
         )
     if arguments.json:
         about = {"data": str(data.folder), "split": arguments.split, "seed": arguments.seed, "model": arguments.model}
-        write_json_report(arguments.json, about, groups, timing, scores)
+        write_json_report(arguments.json, about | {"mouth_frechet": distances}, groups, timing, scores)
     if arguments.plots:
         write_plots(arguments.plots, scores, curves)
 
@@ -91,7 +94,7 @@ def learn_baselines(data: PreparedClips) -> dict[str, Baseline]:
     def encode_whisper(waveform: np.ndarray) -> np.ndarray:
         return encode_speech(encoder, waveform).astype(np.float32)
 
-    clips = data.split("train", MOST_PER_SPEAKER)
+    clips = data.split("train", MOST_PER_SPEAKER, heard=True)
     whisper = SpeechFeatures(encode_whisper, rate=FEATURE_RATE, step_s=0.04)
     baselines: dict[str, Baseline] = {}
     for name, features in {"ridge on log-mel": MEL, "ridge on Whisper-tiny": whisper}.items():
@@ -124,6 +127,19 @@ def print_tables(groups: Groups, scores: list[Score], rows: list[str]) -> None:
             cells = [cell(by_row[row].get(name), name, decimals) for _, name, decimals in COLUMNS]
             print(f"| {row} | " + " | ".join(cells) + " |")
     print(f"\nMedians over clips. {INTERVALS}")
+
+
+def print_shapes(groups: Groups, distances: dict[str, dict[str, float]]) -> None:
+    for group, by_row in groups.items():
+        print(f"\n### Shapes, {group}\n\n| | " + " | ".join(SHAPES) + " | Fréchet ↓ |")
+        print("| --- |" + " ---: |" * (len(SHAPES) + 1))
+        for row in (row for row in ROWS if row in distances.get(group, {})):
+            cells = [
+                " / ".join(f"{by_row[row][f'{shape}_{figure}'].median:.2f}" for figure in SHAPE_FIGURES)
+                for shape in SHAPES
+            ]
+            print(f"| {row} | " + " | ".join(cells) + f" | {distances[group][row]:.4f} |")
+    print("\nEach shape: r at lag 0 ↑ / gain / ratio of the 95th percentiles; medians over clips.")
 
 
 def cell(value: Statistic | None, name: str, decimals: int) -> str:

@@ -49,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedClips:
 
 
 @pytest.fixture(scope="module")
-def judged(data, tiny_pipeline) -> tuple[list[Score], list[MouthCurves]]:
+def judged(data, tiny_pipeline) -> tuple[list[Score], list[MouthCurves], dict[str, dict[str, float]]]:
     baselines = {BASELINE: fit_ridge(data.split("train"), MEL)}
     return evaluate_landmarks(tiny_pipeline, data, data.split("val"), baselines, seed=3)
 
@@ -138,7 +138,7 @@ def test_the_ridge_needs_two_speakers(data) -> None:
 
 
 def test_every_row_of_every_clip_is_scored(judged, data) -> None:
-    scores, curves = judged
+    scores, curves, distances = judged
     assert len(scores) == 4 * (len(ROWS) + 1)
     groups = grouped(scores, lambda score: score.group, 0)
     assert list(groups) == ["made"]
@@ -147,6 +147,8 @@ def test_every_row_of_every_clip_is_scored(judged, data) -> None:
     assert rows[BASELINE]["r_at_zero"].median > 0.8
     assert "m_ld" not in rows[BASELINE]
     assert rows[OURS] != rows[STREAMED]
+    assert distances["made"].keys() == set(ROWS)
+    assert rows[OURS]["width_r"].count == 4
     assert all(row["r_at_zero"].count == 4 for row in rows.values())
     for entry, clip in zip(curves, data.split("val"), strict=True):
         assert entry.key == clip.info.key
@@ -155,9 +157,9 @@ def test_every_row_of_every_clip_is_scored(judged, data) -> None:
 
 
 def test_the_same_seed_gives_the_same_scores(judged, data, tiny_pipeline) -> None:
-    again, _ = evaluate_landmarks(tiny_pipeline, data, data.split("val"), {}, seed=3)
+    again, *_ = evaluate_landmarks(tiny_pipeline, data, data.split("val"), {}, seed=3)
     assert [str(score) for score in again] == [str(score) for score in judged[0] if score.row in ROWS]
-    other, _ = evaluate_landmarks(tiny_pipeline, data, data.split("val"), {}, seed=4)
+    other, *_ = evaluate_landmarks(tiny_pipeline, data, data.split("val"), {}, seed=4)
     assert {one.row for one, two in zip(again, other, strict=True) if str(one) != str(two)} == {BABBLE}
 
 
@@ -200,8 +202,12 @@ def test_the_clips_shown_are_those_in_the_middle() -> None:
 
 
 def test_the_script_prints_tables_and_keeps_figures(script, judged, tmp_path, capsys) -> None:
-    scores, curves = judged
+    scores, curves, distances = judged
     groups = grouped(scores, lambda score: score.group, 0)
+    script.print_shapes(groups, distances)
+    shapes = capsys.readouterr().out
+    assert "### Shapes, made" in shapes
+    assert [line.split("|")[1].strip() for line in shapes.splitlines() if line.startswith("| ")][2:] == list(ROWS)
     script.print_tables(groups, scores, [*ROWS, BASELINE])
     printed = capsys.readouterr().out
     assert "### made: 4 clips, 2 speakers" in printed

@@ -28,7 +28,7 @@ from atldiff.data.parts import Part, Task, Tools, kept_parts, make_part, part_pa
 from atldiff.data.prepare import PrepareReport, prepare
 from atldiff.data.prepared import PreparedClips
 from atldiff.data.shards import write_shards
-from atldiff.data.sync import SyncMeter
+from atldiff.data.sync import LagMeter, SyncMeter
 from atldiff.data.tracking import Footage, fill_gaps, read_frames
 from atldiff.errors import InputError, OutputError
 from atldiff.face.detection import FaceDetector
@@ -55,7 +55,7 @@ def face(portrait: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tools(detector: FaceDetector) -> Tools:
-    return Tools(detector, SyncMeter.from_package())
+    return Tools(detector, LagMeter(), SyncMeter.from_package())
 
 
 def task_of(path: Path, sound: Path | None = None) -> Task:
@@ -64,10 +64,10 @@ def task_of(path: Path, sound: Path | None = None) -> Task:
     return Task(clip, path.parent, path.parent / "out", 128, Fraction(25))
 
 
-def verdict(path: Path, tools: Tools) -> str:
+def verdict(path: Path, tools: Tools, kind: str = "rejected") -> str:
     task = task_of(path)
     make_part(task, tools)
-    return read_part(task.part).row["rejected"]
+    return read_part(task.part).row[kind]
 
 
 def test_a_clip_without_fault_keeps_its_face_and_sound(tmp_path: Path, face: np.ndarray, tools: Tools) -> None:
@@ -99,20 +99,31 @@ def test_each_fault_is_told(tmp_path: Path, face: np.ndarray, tools: Tools) -> N
     assert made("small", moving(small)).startswith("face too small: ")
     assert made("cut", np.concatenate([moving(face, 6), moving(other, 6)])) == "a cut: the picture jumps at 0.24 s"
     assert made("short", moving(face, 5), sine(0.2, 48_000)) == "too short: 5 frames, expected at least 8"
-    silence = np.zeros((1, 23_040), np.float32)
-    hiss = np.random.default_rng(0).normal(0, 2e-4, silence.shape).astype(np.float32)
-    assert made("still", moving(face), silence) == (
-        "silent: -90 dB of full scale where it is loudest, expected at least -60"
-    )
-    assert made("hiss", moving(face), silence + hiss).startswith("silent: -7")
-    assert made("late", moving(face), np.append(silence, sound, axis=1)).startswith("silent: ")
-    assert made("quiet", moving(face), sound / 200) == ""
-    assert made("mute", moving(face), None) == (
-        "cannot be read: mute.mp4 has no sound track; expected a sound file or a video with sound"
-    )
     (tmp_path / "text.mp4").write_text("not a video")
     assert verdict(tmp_path / "text.mp4", tools).startswith("cannot be read: text.mp4 ")
     assert verdict(tmp_path / "gone.mp4", tools).startswith("cannot be read: gone.mp4 does not exist")
+
+
+def test_a_clip_whose_sound_cannot_be_used_keeps_its_picture(tmp_path: Path, face: np.ndarray, tools: Tools) -> None:
+    sound, silence = sine(0.48, 48_000), np.zeros((1, 23_040), np.float32)
+    hiss = np.random.default_rng(0).normal(0, 2e-4, silence.shape).astype(np.float32)
+
+    def unheard(name: str, samples: np.ndarray | None) -> str:
+        path = write_video(tmp_path / f"{name}.mp4", moving(face), samples=samples)
+        reason = verdict(path, tools, "unheard")
+        part = read_part(task_of(path).part)
+        assert part.row["rejected"] == ""
+        assert (part.row["frames"], len(part.landmarks), bool(part.video)) == (FRAMES, FRAMES, True)
+        assert (len(part.sound) == 0) == (part.lag is None) == (part.sync is None) == bool(reason)
+        return reason
+
+    assert unheard("still", silence) == "silent: -90 dB of full scale where it is loudest, expected at least -60"
+    assert unheard("hiss", silence + hiss).startswith("silent: -7")
+    assert unheard("late", np.append(silence, sound, axis=1)).startswith("silent: ")
+    assert unheard("quiet", sound / 200) == ""
+    assert unheard("mute", None) == (
+        "cannot be read: mute.mp4 has no sound track; expected a sound file or a video with sound"
+    )
 
 
 def resized(picture: np.ndarray, side: int) -> np.ndarray:
@@ -150,11 +161,16 @@ def test_lips_that_move_to_other_words_are_told(tmp_path: Path) -> None:
     shutil.copy(first, source / "first.mp4")
     shutil.copy(second, source / "second.mp4")
     write_video(source / "swapped.mp4", read_frames(first)[0], samples=read_waveform(second)[None], rate=16_000)
+    (source.parent / "clips.csv").write_text("path,audio_lag_s\ns1/first.mp4,0\ns1/second.mp4,0\ns1/swapped.mp4,0\n")
     report = prepare("clips", tmp_path / "source", tmp_path / "out", workers=2)
-    ((key, reason),) = PreparedClips.open(report.folder).rejected
-    assert key.endswith("swapped")
-    assert reason.startswith("lips unrelated to the sound: r = ")
-    assert report.rejected == {"lips unrelated to the sound": 1}
+    assert (report.usable, report.unheard) == (3, {"lips unrelated to the sound": 1})
+    prepared = PreparedClips.open(report.folder)
+    assert [clip.info.key[-6:] for clip in prepared.split("train", heard=True)] == ["/first", "second"]
+    swapped = next(clip for clip in prepared.clips if not clip.info.heard)
+    assert len(swapped.frames()) == len(swapped.landmarks()) == swapped.info.frames
+    assert not swapped.has("sound")
+    with pytest.raises(InputError, match=r"swapped in .* has no sound"):
+        swapped.waveform()
 
 
 def test_frames_are_chosen_by_time(tmp_path: Path) -> None:
@@ -292,7 +308,7 @@ def test_a_complete_folder_is_left_alone(tree: Path, undisturbed: tuple[Path, Pr
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     again = prepare("clips", tree, folder, workers=1)
     assert again.processed is None
-    assert (again.usable, again.rejected, again.lags) == (report.usable, report.rejected, report.lags)
+    assert dataclasses.replace(again, processed=report.processed) == report
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -338,10 +354,10 @@ def test_a_known_clip_is_kept_if_it_and_its_sound_can_be_read(
         assert np.array_equal(again.landmarks, kept.landmarks)
         shutil.copy(undisturbed[0] / "shards" / known["shard"], shard)
     (source / "1.mp4").write_text("no longer a video")
-    assert made().row["rejected"].startswith("cannot be read: 1.mp4 ")
+    assert made().row["unheard"].startswith("cannot be read: 1.mp4 ")
     write_video(source / "1.mp4", np.zeros((FRAMES, 64, 64, 3), np.uint8), samples=np.zeros((1, 23_040), np.float32))
-    assert made().row["rejected"].startswith("silent: ")
-    assert made().trace is None
+    assert made().row["unheard"].startswith("silent: ")
+    assert made().video == kept.video
 
 
 def test_a_lag_that_leaves_no_sound_makes_a_clip_silent(tree: Path, tmp_path: Path) -> None:
@@ -351,8 +367,8 @@ def test_a_lag_that_leaves_no_sound_makes_a_clip_silent(tree: Path, tmp_path: Pa
     shutil.copy(tree / "1.mp4", source)
     (source / "clips.csv").write_text("path,audio_lag_s\n0.mp4,-1\n1.mp4,0\n")
     report = prepare("clips", source, tmp_path / "prepared", workers=1)
-    assert report.rejected == {"silent": 1}
-    assert report.usable == 1
+    assert report.unheard == {"silent": 1}
+    assert report.usable == 2
 
 
 def test_flat_files_are_told_and_may_not_take_the_name_of_known_ones(
@@ -366,10 +382,11 @@ def test_flat_files_are_told_and_may_not_take_the_name_of_known_ones(
         assert main(["prepare", "clips", str(source), str(folder), "--workers", "1"]) == 0
         said = capsys.readouterr().out
         assert "2 (2 of them single files directly in SRC" in said
-        assert "not known, none taken out; estimated" in said
+        assert "clip by clip; estimated" in said
+        assert "without sound  2 (2 lag not clear)" in said
     card = (folder / "README.md").read_text()
     assert "**2 of the speakers are single files**" in card
-    assert "The sound of flat is as it was: nothing was taken out." in card
+    assert "| lag not clear | 2 |" in card
     shutil.copy(tree / "2.mp4", source / "a.mov")
     with pytest.raises(InputError, match=r"holds the clip flat/a/a, and now .*/flat/a\.mov and .*/flat/a\.mp4;"):
         prepare("clips", source, folder, workers=1)
@@ -394,8 +411,10 @@ def test_the_command_line_tells_what_is_there(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{folder} is complete: nothing to do"
     assert lines[1].split() == ["clips", "5"]
-    assert lines[3].split(maxsplit=1) == ["rejected", "1 (1 cannot be read)"]
-    assert lines[6].startswith("lag of made  +0.100 s as stated; estimated ")
+    assert lines[3].split() == ["without", "sound", "0"]
+    assert lines[4].split(maxsplit=1) == ["rejected", "1 (1 cannot be read)"]
+    assert lines[7].split(maxsplit=3)[:3] == ["lag", "of", "made"]
+    assert lines[7].split(maxsplit=3)[3].startswith("+0.100 s as stated; estimated ")
     assert main(["prepare", "clips", str(tree / "text.mp4"), str(folder)]) == 2
 
 

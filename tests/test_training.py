@@ -42,7 +42,7 @@ from atldiff.training.launch import Launch
 from atldiff.training.loop import Batch, fit
 from atldiff.training.report import RunLog, StepTimes, Validation, encode_png, read_log
 from atldiff.training.speech_features import cache_features
-from atldiff.training.spoken_clips import judge_openings
+from atldiff.training.spoken_clips import judge_shapes
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)
@@ -301,11 +301,13 @@ def test_figures_that_are_not_finite_at_the_first_report_leave_nothing(
 def test_a_still_mouth_has_no_correlation() -> None:
     faces = np.random.default_rng(0).normal(size=(3, 10, 68, 2))
     still = np.repeat(faces[:, :1], 10, axis=1)
-    judged = judge_openings([("a", still[0], faces[0]), ("b", faces[1], faces[1]), ("c", faces[2], still[2])])
-    assert judged.figures == {"r a": 0.0, "gain a": 0.0, "r b": pytest.approx(1.0), "gain b": 1.0}
+    judged = judge_shapes([("a", still[0], faces[0]), ("b", faces[1], faces[1]), ("c", faces[2], still[2])])
+    zeros = {f"{shape} {figure} a": 0.0 for shape in ("opening", "width") for figure in ("r", "gain")}
+    ones = {f"{shape} {figure} b": pytest.approx(1.0) for shape in ("opening", "width") for figure in ("r", "gain")}
+    assert judged.figures == zeros | ones
     assert judged.score == pytest.approx(0.5)
     with pytest.raises(InputError, match="the mouth is still in all validation clips"):
-        judge_openings([("c", faces[2], still[2])])
+        judge_shapes([("c", faces[2], still[2])])
 
 
 def test_a_missing_shard_stops_and_keeps_the_checkpoint(

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     from atldiff.data.prepared import PreparedClips
 
     data = PreparedClips.open(arguments.data)
-    data.split(arguments.split)
+    data.split(arguments.split, heard=True)
 
     from atldiff.evaluation.protocol import WeightPaths, evaluate
     from atldiff.evaluation.report import MARKDOWN_NAME, write_report

@@ -48,12 +48,17 @@ def _lone(speakers: int) -> str:
     return f" ({speakers} of them single files directly in SRC, each taken for a speaker: who speaks is not known)"
 
 
+def _counted(reasons: dict[str, int]) -> str:
+    told = ", ".join(f"{count} {kind}" for kind, count in reasons.items())
+    return f"{sum(reasons.values())}" + (f" ({told})" if told else "")
+
+
 def _table(report: "PrepareReport") -> str:
-    reasons = ", ".join(f"{count} {kind}" for kind, count in report.rejected.items())
     lines = [
         ("clips", f"{report.clips}"),
         ("usable", f"{report.usable}"),
-        ("rejected", f"{report.clips - report.usable}" + (f" ({reasons})" if reasons else "")),
+        ("without sound", _counted(report.unheard)),
+        ("rejected", _counted(report.rejected)),
         ("hours", f"{report.hours:.2f}"),
         ("speakers", f"{report.speakers}" + _lone(report.lone_speakers)),
         *((f"lag of {corpus}", str(lag)) for corpus, lag in report.lags.items()),

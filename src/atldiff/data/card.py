@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from atldiff.data.sync import LagEstimate
+from atldiff.data.sync import LagEstimate, LagTrace, estimate_lag
 from atldiff.options import EMOTIONS
 
-_WIDEST_INTERVAL_S = 0.08
-_LEAST_CORRELATION = 0.3
+_FEW_CLIPS = 5
 
 LICENCES = {
     "mead": "MEAD (Wang et al. 2020) comes under the terms of its authors: "
@@ -22,7 +21,7 @@ LICENCES = {
 
 _FORMAT = """\
 `clips.parquet` has one row a clip, also for rejected ones (`rejected` says why). `shards/` holds tar files in
-WebDataset's layout with four files for each usable clip:
+WebDataset's layout with four files for each usable clip, three where its sound cannot be used (`unheard` says why):
 
 | file | content |
 | --- | --- |
@@ -40,36 +39,46 @@ class CorpusLag:
 
     Attributes:
         stated_s: what the source states, the median where clips differ; None where it states nothing.
-        estimate: from lips and sound of all clips that are not rejected for another reason; None without any.
+        estimate: from lips and sound of all clips that are heard; None without any.
+        clips: how many these are.
     """
 
     stated_s: float | None
     estimate: LagEstimate | None
+    clips: int
 
-    @property
-    def inferred_s(self) -> float:
-        """What is taken out of clips whose lag is not stated: the estimate, or nothing where it is not certain."""
-        return round(self.estimate.lag_s, 3) if self.estimate and self._is_certain else 0.0
+    def of_clip(self, stated_s: float | None, trace: LagTrace) -> float | None:
+        """The lag of one of its clips in seconds; None where it is not clear.
 
-    @property
-    def _is_certain(self) -> bool:
-        lag = self.estimate
-        return lag is not None and lag.high_s - lag.low_s <= _WIDEST_INTERVAL_S and lag.r >= _LEAST_CORRELATION
+        What is stated counts first. Then comes what five clips or more agree on, then the clip's own peak, then that
+        of a few clips together.
+
+        Args:
+            stated_s: the clip's lag, if the source states it.
+            trace: the clip's.
+        """
+        if stated_s is not None:
+            return stated_s
+        own, shared = estimate_lag([trace]), self.estimate
+        estimates = (shared, own) if self.clips >= _FEW_CLIPS else (own, shared)
+        return next((round(found.lag_s, 3) for found in estimates if found and found.is_clear), None)
 
     def __str__(self) -> str:
         if self.stated_s is not None:
             taken = f"{self.stated_s:+.3f} s as stated"
+        elif self.clips >= _FEW_CLIPS and self.estimate and self.estimate.is_clear:
+            taken = f"{self.estimate.lag_s:+.3f} s"
         else:
-            taken = f"{self.inferred_s:+.3f} s" if self._is_certain else "not known, none taken out"
+            taken = "clip by clip"
         if self.estimate is None:
             return f"{taken}; no clip to estimate it from"
         lag = self.estimate
         return f"{taken}; estimated {lag.lag_s:+.3f} s ({lag.low_s:+.3f} to {lag.high_s:+.3f}, r = {lag.r:.2f})"
 
 
-def rejection_counts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """How many clips were rejected for each kind of reason, the commonest first."""
-    kinds = Counter(row["rejected"].split(":")[0] for row in rows if row["rejected"])
+def reason_counts(rows: Iterable[dict[str, Any]], column: str) -> dict[str, int]:
+    """How many clips are ``rejected`` or ``unheard`` for each kind of reason, the commonest first."""
+    kinds = Counter(row[column].split(":")[0] for row in rows if row[column])
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -93,7 +102,8 @@ def data_card(
         "## Clips\n\n" + _counts(usable),
         "## Emotions\n\n" + _emotions(usable),
         "## Lag of the sound\n\n" + "\n".join(f"- {corpus}: {lag}" for corpus, lag in lags.items()) + _moved(usable),
-        "## Rejected\n\n" + _rejected(rows),
+        "## Without sound\n\n" + _reasons(usable, "unheard"),
+        "## Rejected\n\n" + _reasons(rows, "rejected"),
         "## Format\n\n" + _FORMAT.format(size=size, fps=fps),
         "## Licence\n\n" + LICENCES[kind] + " Prepared clips are copies of their source: its licence goes with them.",
     ]
@@ -133,6 +143,7 @@ def _lone(speakers: int) -> str:
 
 def _moved(usable: list[dict[str, Any]]) -> str:
     """What was done about the lag, corpus by corpus."""
+    usable = [row for row in usable if not row["unheard"]]
     corpora = sorted({row["corpus"] for row in usable})
     moved = sorted({row["corpus"] for row in usable if row["audio_lag_s"]})
     still = [corpus for corpus in corpora if corpus not in moved]
@@ -150,11 +161,9 @@ def _emotions(usable: list[dict[str, Any]]) -> str:
     return _table(("class", "emotion", "clips"), [*numbered, ("", "not known", counts[""])])
 
 
-def _rejected(rows: list[dict[str, Any]]) -> str:
-    rejected = [row for row in rows if row["rejected"]]
-    if not rejected:
-        return "None."
-    return _table(("reason", "clips"), rejection_counts(rows).items()) + "\n\nThe index lists them."
+def _reasons(rows: list[dict[str, Any]], column: str) -> str:
+    counts = reason_counts(rows, column)
+    return _table(("reason", "clips"), counts.items()) + "\n\nThe index lists them." if counts else "None."
 
 
 def _table(titles: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> str:

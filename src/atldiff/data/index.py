@@ -12,7 +12,7 @@ from atldiff.serialization import write_atomically
 LOCATION = ("shard", *(f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")))
 """Columns that say where a clip's members lie; the row in a clip's ``json`` goes without them."""
 
-_TEXTS = ("key", "corpus", "speaker", "emotion", "level", "split", "text", "source", "rejected", "shard")
+_TEXTS = ("key", "corpus", "speaker", "emotion", "level", "split", "text", "source", "rejected", "unheard", "shard")
 _FLOATS = ("fps", "duration_s", "audio_lag_s", "sync_r")
 EMPTY_ROW: dict[str, Any] = {
     "key": "",
@@ -24,6 +24,7 @@ EMPTY_ROW: dict[str, Any] = {
     "text": "",
     "source": "",
     "rejected": "",
+    "unheard": "",
     "frames": 0,
     "fps": 0.0,
     "size": 0,

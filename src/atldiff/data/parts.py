@@ -1,7 +1,8 @@
 """One clip's preparation: from its files to a part, which keeps all that was found until the shards are written.
 
-A part is an uncompressed npz: ``row`` (JSON), and for a clip that is not rejected ``landmarks``, ``video`` (the mp4's
-bytes), ``sound`` (16 kHz, 16 bit, the lag still in it) and ``trace``, what its lips and its sound say about the lag.
+A part is an uncompressed npz: ``row`` (JSON), for a clip that is not rejected ``landmarks`` and ``video`` (the mp4's
+bytes), and for one that is heard ``sound`` (16 kHz, 16 bit, the lag still in it), and what its lips and its sound say
+about the lag (``lag``) and about whether they belong together (``sync``).
 """
 
 import contextlib
@@ -20,9 +21,9 @@ import numpy as np
 from atldiff.data import quality
 from atldiff.data.encoding import encode_video
 from atldiff.data.index import EMPTY_ROW
-from atldiff.data.media_source import MediaSource, SourceClip
+from atldiff.data.media_source import SourceClip
 from atldiff.data.prepared import PARTS_NAME, PreparedClip, clip_info
-from atldiff.data.sync import LagTrace, SyncMeter
+from atldiff.data.sync import LagMeter, LagTrace, SyncMeter
 from atldiff.data.tracking import Footage, fill_gaps, track_landmarks
 from atldiff.errors import InputError, OutputError
 from atldiff.face.crop import face_crop
@@ -42,15 +43,18 @@ class Part:
         row: the clip's row of the index, as far as it is known.
         landmarks: (F, 68, 2) float32 crop pixels; empty for a rejected clip, as are the others.
         video: the crops as mp4.
-        sound: (samples,) int16 at 16 kHz as recorded: its first sample belongs to the first picture.
-        trace: of the lag.
+        sound: (samples,) int16 at 16 kHz as recorded: its first sample belongs to the first picture; empty where the
+            row's ``unheard`` says why it cannot be used.
+        lag: the trace that its lag is found from; None without sound.
+        sync: the trace that says whether its lips belong to the sound; None without sound.
     """
 
     row: dict[str, Any]
     landmarks: np.ndarray
     video: bytes
     sound: np.ndarray
-    trace: LagTrace | None
+    lag: LagTrace | None = None
+    sync: LagTrace | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Tools:
     """What a worker process keeps from clip to clip."""
 
     detector: FaceDetector
-    meter: SyncMeter
+    lag: LagMeter
+    sync: SyncMeter
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,10 @@ def make_part(task: Task, tools: Tools) -> None:
     part = _known_part(task, task.known, tools) if task.known else _new_part(task, tools)
     stream = io.BytesIO()
     arrays = {"row": np.frombuffer(json.dumps(part.row).encode(), np.uint8)}
-    if part.trace is not None:
-        arrays["landmarks"], arrays["sound"] = part.landmarks, part.sound
-        arrays["video"] = np.frombuffer(part.video, np.uint8)
-        arrays["trace"] = part.trace.to_array()
+    if part.video:
+        arrays["landmarks"], arrays["video"] = part.landmarks, np.frombuffer(part.video, np.uint8)
+    if part.lag is not None and part.sync is not None:
+        arrays["sound"], arrays["lag"], arrays["sync"] = part.sound, part.lag.to_array(), part.sync.to_array()
     np.savez(stream, allow_pickle=False, **arrays)
     try:
         write_atomically(task.part, stream.getvalue())
@@ -107,21 +112,22 @@ def make_part(task: Task, tools: Tools) -> None:
 
 
 def read_part(path: Path, row_only: bool = False) -> Part:
-    """A part that :func:`make_part` wrote; with ``row_only`` nothing but its row and trace.
+    """A part that :func:`make_part` wrote; with ``row_only`` nothing but its row and traces.
 
     Raises:
         InputError: it is damaged or not there.
     """
     with _arrays_of(path) as arrays:
         row = json.loads(arrays["row"].tobytes())
-        trace = LagTrace.from_array(arrays["trace"]) if "trace" in arrays else None
-        if row_only or trace is None:
-            return Part(row, np.empty(0), b"", np.empty(0), trace)
-        return Part(row, arrays["landmarks"], arrays["video"].tobytes(), arrays["sound"], trace)
+        traces = [LagTrace.from_array(arrays[name]) for name in ("lag", "sync") if name in arrays]
+        if row_only or "video" not in arrays:
+            return Part(row, np.empty(0), b"", np.empty(0), *traces)
+        sound = arrays["sound"] if traces else np.empty(0)
+        return Part(row, arrays["landmarks"], arrays["video"].tobytes(), sound, *traces)
 
 
 def read_sound(path: Path) -> np.ndarray:
-    """The sound alone of a part whose clip is not rejected. Raises InputError as :func:`read_part` does."""
+    """The sound alone of a part whose clip is heard. Raises InputError as :func:`read_part` does."""
     with _arrays_of(path) as arrays:
         return arrays["sound"]
 
@@ -150,12 +156,15 @@ def is_made(task: Task) -> bool:
 
 
 def _new_part(task: Task, tools: Tools) -> Part:
-    """Hear, track, judge and crop one clip; it lasts as long as the shorter of its picture and its sound."""
+    """Hear, track, judge and crop one clip; it lasts as long as its picture, or its sound where that is shorter."""
+    sound, unheard = _heard(task)
     try:
-        sound = _heard(task.clip.sound)
         with task.clip.picture.open() as picture:
-            footage = Footage.open(picture).at(task.fps)[: round(len(sound) * task.fps / SAMPLE_RATE)]
-            rejected = quality.length_verdict(len(footage)) or _silence(sound, len(footage), task.fps)
+            footage = Footage.open(picture).at(task.fps)
+            unheard = unheard or _silence(sound, len(footage), task.fps)
+            if not unheard:
+                footage = footage[: round(len(sound) * task.fps / SAMPLE_RATE)]
+            rejected = quality.length_verdict(len(footage))
             landmarks = np.empty(0) if rejected else track_landmarks(footage, tools.detector)
             rejected = (
                 rejected
@@ -166,8 +175,8 @@ def _new_part(task: Task, tools: Tools) -> Part:
                 return _rejected(task, rejected)
             landmarks, video, rejected = _crops(footage, fill_gaps(landmarks), task)
     except InputError as error:
-        return _unreadable(task, error)
-    return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, tools.meter)
+        return _rejected(task, _unreadable(task, error))
+    return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, unheard, tools)
 
 
 def _crops(footage: Footage, landmarks: np.ndarray, task: Task) -> tuple[np.ndarray, bytes, str]:
@@ -198,12 +207,9 @@ def _known_part(task: Task, known: dict[str, Any], tools: Tools) -> Part:
         clip.frames(len(landmarks) - 1, 1)
     except InputError:
         return _new_part(task, tools)
-    try:
-        sound = _heard(task.clip.sound)
-    except InputError as error:
-        return _unreadable(task, error)
-    rejected = _silence(sound, len(landmarks), task.fps)
-    return _rejected(task, rejected) if rejected else _whole(task, landmarks, video, sound, tools.meter)
+    sound, unheard = _heard(task)
+    unheard = unheard or _silence(sound, len(landmarks), task.fps)
+    return _whole(task, landmarks, video, sound, unheard, tools)
 
 
 def _silence(sound: np.ndarray, frames: int, fps: Fraction) -> str:
@@ -211,15 +217,21 @@ def _silence(sound: np.ndarray, frames: int, fps: Fraction) -> str:
     return quality.sound_verdict(as_waveform(sound[: round(frames * SAMPLE_RATE / fps)]))
 
 
-def _heard(source: MediaSource) -> np.ndarray:
-    with source.open() as path:
-        return np.round(np.clip(read_waveform(path), -1, 1) * _FULL_SCALE).astype(np.int16)
+def _heard(task: Task) -> tuple[np.ndarray, str]:
+    """The sound (samples,) int16 of a clip, or why there is none."""
+    try:
+        with task.clip.sound.open() as path:
+            return np.round(np.clip(read_waveform(path), -1, 1) * _FULL_SCALE).astype(np.int16), ""
+    except InputError as error:
+        return np.empty(0, np.int16), _unreadable(task, error)
 
 
-def _whole(task: Task, landmarks: np.ndarray, video: bytes, sound: np.ndarray, meter: SyncMeter) -> Part:
-    trace = meter.trace(landmarks, as_waveform(sound), float(task.fps))
-    duration = float(len(landmarks) / task.fps)
-    return Part(stated_row(task) | {"frames": len(landmarks), "duration_s": duration}, landmarks, video, sound, trace)
+def _whole(task: Task, landmarks: np.ndarray, video: bytes, sound: np.ndarray, unheard: str, tools: Tools) -> Part:
+    row = stated_row(task) | {"frames": len(landmarks), "duration_s": float(len(landmarks) / task.fps)}
+    if unheard:
+        return Part(row | {"unheard": unheard}, landmarks, video, np.empty(0))
+    heard = landmarks, as_waveform(sound), float(task.fps)
+    return Part(row, landmarks, video, sound, tools.lag.trace(*heard), tools.sync.trace(*heard))
 
 
 def as_waveform(sound: np.ndarray) -> np.ndarray:
@@ -227,13 +239,13 @@ def as_waveform(sound: np.ndarray) -> np.ndarray:
     return sound.astype(np.float32) / _FULL_SCALE
 
 
-def _unreadable(task: Task, error: InputError) -> Part:
+def _unreadable(task: Task, error: InputError) -> str:
     reason = " ".join(str(error).replace(f"{task.source}{os.sep}", "").split())
-    return _rejected(task, f"{quality.UNREADABLE}: {reason}")
+    return f"{quality.UNREADABLE}: {reason}"
 
 
 def _rejected(task: Task, reason: str) -> Part:
-    return Part(stated_row(task) | {"rejected": reason}, np.empty(0), b"", np.empty(0), None)
+    return Part(stated_row(task) | {"rejected": reason}, np.empty(0), b"", np.empty(0))
 
 
 def stated_row(task: Task) -> dict[str, Any]:

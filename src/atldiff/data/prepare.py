@@ -1,7 +1,7 @@
 """A source tree → a folder of prepared clips. First every clip by itself, side by side, then all together.
 
 The first phase leaves one part a clip under ``.parts``, so that a killed run goes on where it was; the second settles
-the lag of each corpus and writes shards, index and card, always the same bytes for the same clips.
+the lag of each clip and writes shards, index and card, always the same bytes for the same clips.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from atldiff.data.card import CorpusLag, data_card, hours, rejection_counts, speakers
+from atldiff.data.card import CorpusLag, data_card, hours, reason_counts, speakers
 from atldiff.data.encoding import encode_landmarks, encode_sound
 from atldiff.data.index import open_index, write_index
 from atldiff.data.parts import Part, Task, as_waveform, is_made, kept_parts, read_part, read_sound, stated_row
 from atldiff.data.prepared import INDEX_NAME, MEMBERS, SHARDS_NAME, require_pyarrow
-from atldiff.data.quality import SILENT, UNREADABLE, UNRELATED_LIPS, sound_verdict
+from atldiff.data.quality import UNCLEAR_LAG, UNREADABLE, UNRELATED_LIPS, sound_verdict
 from atldiff.data.shards import write_shards
 from atldiff.data.sources import list_clips, namesakes
 from atldiff.data.sync import LAGS, LagEstimate, estimate_lag, lips_unrelated, sync_correlation
@@ -35,6 +35,9 @@ from atldiff.speech import SAMPLE_RATE
 DEFAULT_FPS = 25.0
 SIZES = range(32, 1025, 16)
 
+_METHOD = 2
+"""Of how lags are found; folders that were prepared by another one are gone through again."""
+
 Progress = Callable[[int, int], object]
 
 
@@ -46,6 +49,7 @@ class PrepareReport:
         processed: clips that this run worked on; None where the folder was complete already and nothing was done.
         clips: all of them, usable or not.
         rejected: how many for each kind of reason.
+        unheard: how many of the usable ones have no sound that can be used, for each kind of reason.
         hours, speakers: of the usable ones.
         lone_speakers: how many of the speakers are single files, of which nothing tells who speaks in them.
         lags: by corpus.
@@ -56,6 +60,7 @@ class PrepareReport:
     clips: int
     usable: int
     rejected: dict[str, int]
+    unheard: dict[str, int]
     hours: float
     speakers: int
     lone_speakers: int
@@ -137,7 +142,11 @@ def _checked_workers(workers: int | None) -> int:
 
 def _is_reusable(row: dict[str, Any]) -> bool:
     """Whether what the index says of the clip may be kept when others join it."""
-    return not row["rejected"].startswith((UNREADABLE, SILENT, UNRELATED_LIPS))
+    return not row["rejected"].startswith((UNREADABLE, *_OLD_REJECTIONS))
+
+
+_OLD_REJECTIONS = ("silent", "lips unrelated")
+"""Reasons for which whole clips were rejected by earlier versions; now it is their sound alone that is not used."""
 
 
 def _lost(rows: Sequence[dict[str, Any]], destination: Path) -> set[str]:
@@ -171,7 +180,7 @@ def _refuse_shrinking(tasks: Sequence[Task], held: set[str], destination: Path) 
 def _digest(tasks: Sequence[Task]) -> str:
     """Of everything that is stated about the clips: equal where there is nothing new to prepare."""
     stated = [(stated_row(task), task.clip.sound.inside(task.source), task.clip.audio_lag_s) for task in tasks]
-    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_METHOD, stated]).encode()).hexdigest()
 
 
 def _is_complete(destination: Path) -> bool:
@@ -207,7 +216,7 @@ def _write(tasks: Sequence[Task], record: dict[str, Any]) -> tuple[list[dict[str
 
 def _lags(record: dict[str, Any]) -> dict[str, CorpusLag]:
     return {
-        corpus: CorpusLag(lag["stated_s"], lag["estimate"] and LagEstimate(**lag["estimate"]))
+        corpus: CorpusLag(lag["stated_s"], lag["estimate"] and LagEstimate(**lag["estimate"]), lag["clips"])
         for corpus, lag in record["lags"].items()
     }
 
@@ -217,28 +226,29 @@ def _corpus_lags(tasks: Sequence[Task], heads: Sequence[Part]) -> dict[str, Corp
     for corpus in sorted({task.clip.corpus for task in tasks}):
         members = [(task, head) for task, head in zip(tasks, heads, strict=True) if task.clip.corpus == corpus]
         stated = [task.clip.audio_lag_s for task, _ in members if task.clip.audio_lag_s is not None]
-        traces = [head.trace for _, head in members if head.trace is not None]
-        lags[corpus] = CorpusLag(
-            float(np.median(stated)) if stated else None, estimate_lag(traces) if traces else None
-        )
+        traces = [head.lag for _, head in members if head.lag is not None]
+        estimate = estimate_lag(traces) if traces else None
+        lags[corpus] = CorpusLag(float(np.median(stated)) if stated else None, estimate, len(traces))
     return lags
 
 
 def _judged(task: Task, head: Part, lags: dict[str, CorpusLag]) -> dict[str, Any]:
     """The clip's row but for its place in the shards: its lag, and whether its lips go with its sound."""
-    row = stated_row(task) | {name: head.row[name] for name in ("rejected", "frames", "duration_s")}
-    if head.trace is None:
+    row = stated_row(task) | {name: head.row[name] for name in ("rejected", "unheard", "frames", "duration_s")}
+    if head.lag is None or head.sync is None:
         return row
-    stated_s = task.clip.audio_lag_s
-    lag_s = lags[task.clip.corpus].inferred_s if stated_s is None else stated_s
+    lag_s = lags[task.clip.corpus].of_clip(task.clip.audio_lag_s, head.lag)
+    if lag_s is None:
+        found = estimate_lag([head.lag])
+        return row | {"unheard": f"{UNCLEAR_LAG}: {found.low_s:+.2f} to {found.high_s:+.2f} s, r = {found.r:.2f}"}
     row |= {"audio_lag_s": lag_s}
     if silence := sound_verdict(as_waveform(_aligned(read_sound(task.part), task, row))):
-        return row | {"rejected": silence}
+        return row | {"unheard": silence}
     if not LAGS[0] <= lag_s <= LAGS[-1]:
         return row
-    row |= {"sync_r": round(sync_correlation(head.trace, lag_s), 4)}
-    if lips_unrelated(head.trace, lag_s):
-        row |= {"rejected": f"{UNRELATED_LIPS}: r = {row['sync_r']:.2f}"}
+    row |= {"sync_r": round(sync_correlation(head.sync, lag_s), 4)}
+    if lips_unrelated(head.sync, lag_s):
+        row |= {"unheard": f"{UNRELATED_LIPS}: r = {row['sync_r']:.2f}"}
     return row
 
 
@@ -249,7 +259,7 @@ def _members(clips: Sequence[tuple[Task, dict[str, Any]]]) -> Iterator[tuple[dic
             row,
             {
                 "landmarks": encode_landmarks(part.landmarks),
-                "sound": encode_sound(as_waveform(_aligned(part.sound, task, row))),
+                "sound": b"" if row["unheard"] else encode_sound(as_waveform(_aligned(part.sound, task, row))),
                 "video": part.video,
             },
         )
@@ -278,7 +288,8 @@ def _report(
         processed=processed,
         clips=len(rows),
         usable=len(usable),
-        rejected=rejection_counts(rows),
+        rejected=reason_counts(rows, "rejected"),
+        unheard=reason_counts(usable, "unheard"),
         hours=hours(usable),
         speakers=speakers(usable),
         lone_speakers=_lone_speakers(tasks, rows),

@@ -42,6 +42,7 @@ class ClipInfo:
         fps: frames per second.
         size: side of the crop in pixels.
         members: by :data:`MEMBERS`' names, (offset, size) in bytes inside the shard.
+        heard: whether it has sound that belongs to its picture and is in step with it.
     """
 
     key: str
@@ -54,6 +55,7 @@ class ClipInfo:
     fps: float
     size: int
     members: dict[str, tuple[int, int]] = field(repr=False)
+    heard: bool = True
 
     @property
     def emotion_id(self) -> int | None:
@@ -83,7 +85,13 @@ class PreparedClip:
         return landmarks
 
     def waveform(self) -> np.ndarray:
-        """(samples,) float32 at 16 kHz; sample 0 belongs to frame 0."""
+        """(samples,) float32 at 16 kHz; sample 0 belongs to frame 0.
+
+        Raises:
+            InputError: the clip has no sound that can be used, or the member cannot be read.
+        """
+        if not self.info.heard:
+            raise InputError(f"{self.info.key} in {self._folder} has no sound; expected a clip that is heard")
         return decode_sound(self.member("sound"))
 
     def frames(self, first: int = 0, count: int | None = None) -> np.ndarray:
@@ -148,19 +156,23 @@ class PreparedClips:
             raise InputError(f"the index in {folder} is not one of prepared clips: {error!r}") from error
         return cls(folder, usable, rejected)
 
-    def split(self, name: str, most_per_speaker: int | None = None) -> list[PreparedClip]:
+    def split(self, name: str, most_per_speaker: int | None = None, heard: bool = False) -> list[PreparedClip]:
         """The clips of one split, at most so many of each speaker, evenly spread over the index.
+
+        Args:
+            heard: leave out those without sound that can be used.
 
         Raises:
             InputError: there is none.
         """
         by_speaker: dict[tuple[str, str], list[PreparedClip]] = {}
         for clip in self.clips:
-            if clip.info.split == name:
+            if clip.info.split == name and (clip.info.heard or not heard):
                 by_speaker.setdefault((clip.info.corpus, clip.info.speaker), []).append(clip)
         if not by_speaker:
             splits = sorted({clip.info.split for clip in self.clips})
-            raise InputError(f"{self.folder} has no usable clip of split {name!r}; it has the splits {splits}")
+            kind = "clip with sound" if heard else "usable clip"
+            raise InputError(f"{self.folder} has no {kind} of split {name!r}; it has the splits {splits}")
         chosen = []
         for clips in by_speaker.values():
             count = min(len(clips), most_per_speaker or len(clips))
@@ -294,4 +306,5 @@ def clip_info(row: dict[str, Any]) -> ClipInfo:
         fps=row["fps"],
         size=row["size"],
         members={name: (row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS},
+        heard=not row.get("unheard"),
     )

@@ -1,4 +1,4 @@
-"""What makes a clip unusable, and how that is told: ``kind: details``.
+"""What makes a clip, or its sound alone, unusable, and how that is told: ``kind: details``.
 
 The thresholds were set on 2,630 clips of GRID and of broadcast news, none of which has a cut: in them the cut verdict
 falls on three, whose first half second is broken. Of clips that were joined from two, it finds 94 % where both show
@@ -17,6 +17,7 @@ from atldiff.speech import SAMPLE_RATE
 UNREADABLE = "cannot be read"
 SILENT = "silent"
 UNRELATED_LIPS = "lips unrelated to the sound"
+UNCLEAR_LAG = "lag not clear"
 
 SHORTEST_FRAMES = 8
 SMALLEST_FACE = 1 / 8

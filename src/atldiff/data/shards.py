@@ -50,7 +50,8 @@ def write_shards(
     A shard holds clips of one split in the order given; it is named ``SPLIT-000000.tar`` and so on.
 
     Args:
-        clips: of each its row of the index and its members by the names of ``MEMBERS``; one split after the other.
+        clips: of each its row of the index and its members by the names of ``MEMBERS``, empty ones being left out;
+            one split after the other.
 
     Returns:
         The rows with the shard and where in it the members lie.
@@ -79,8 +80,6 @@ def _add_clip(shard: Shard, row: dict[str, Any], members: dict[str, bytes]) -> d
     location = {}
     for member, extension in MEMBERS.items():
         content = members[member]
-        location |= {
-            f"{member}_offset": shard.add(f"{row['key']}.{extension}", content),
-            f"{member}_size": len(content),
-        }
+        offset = shard.add(f"{row['key']}.{extension}", content) if content else 0
+        location |= {f"{member}_offset": offset, f"{member}_size": len(content)}
     return location

@@ -66,7 +66,7 @@ def _make_part(task: Task) -> None:
 
 @functools.cache
 def _tools() -> Tools:
-    from atldiff.data.sync import SyncMeter
+    from atldiff.data.sync import LagMeter, SyncMeter
     from atldiff.face.detection import FaceDetector
 
-    return Tools(FaceDetector(_MAX_FACES), SyncMeter.from_package())
+    return Tools(FaceDetector(_MAX_FACES), LagMeter(), SyncMeter.from_package())

@@ -8,15 +8,24 @@ from atldiff.data.tracking import MAX_MISSING_SHARE, fill_gaps, missing_share
 from atldiff.errors import InputError
 from atldiff.evaluation import metrics
 from atldiff.evaluation.identity import IdentityMeter
+from atldiff.evaluation.shapes import judge_shapes, seconds_of_mouth
 from atldiff.face.crop import DETECTION_SIZE, resample
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import MOUTH, mouth_opening
+from atldiff.landmarks.shapes import SHAPES
 
 IDENTITY_SAMPLES = 8
 """Frames of a clip, evenly spaced, whose identity is measured."""
 
 _LEAST_FRAMES = 4
 _PUBLISHED_CROP_SIZE = 256
+_LANDMARKS_UNSEEN = (
+    dict.fromkeys(("m_ld", "f_ld", "lvd", "ld_as_published", "lvd_as_published", "lag", "gain"), float("nan"))
+    | {f"{shape}_{figure}": float("nan") for shape in SHAPES for figure in ("gain", "p95")}
+    | {f"{shape}_r": 0.0 for shape in SHAPES}
+    | {"r_at_zero": 0.0, "r_best": 0.0}
+)
+"""What is said of a video in which no face was seen."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +35,12 @@ class Judgement:
     Attributes:
         values: by metric, NaN where it cannot be measured.
         openings: (F - 1,) mouth openings of frame 1 and those after it; empty where no face was seen.
+        seconds: (N, D) of :func:`~atldiff.evaluation.shapes.seconds_of_mouth`; none where no face was seen.
     """
 
     values: dict[str, float]
     openings: np.ndarray
+    seconds: np.ndarray
 
 
 def detect_landmarks(frames: np.ndarray, detector: FaceDetector) -> np.ndarray:
@@ -64,13 +75,16 @@ class Judge:
         true_frames: (F, 128, 128, 3) uint8; the first one is the portrait.
         detector: reads landmarks.
         meter: measures identity.
+        fps: frames per second.
 
     Raises:
         InputError: no face is seen in more than a tenth of the true crops, or in the first one; or fewer than
             four frames.
     """
 
-    def __init__(self, true_frames: np.ndarray, detector: FaceDetector, meter: IdentityMeter) -> None:
+    def __init__(
+        self, true_frames: np.ndarray, detector: FaceDetector, meter: IdentityMeter, fps: float = 25.0
+    ) -> None:
         if len(true_frames) < _LEAST_FRAMES:
             raise InputError(f"expected {_LEAST_FRAMES} frames or more with sound, got {len(true_frames)}")
         landmarks = detect_landmarks(true_frames, detector)
@@ -85,11 +99,20 @@ class Judge:
         self._box = metrics.mouth_box(self._landmarks, true_frames.shape[1])
         self._detector = detector
         self._meter = meter
+        self._fps = fps
 
     @property
     def true_openings(self) -> np.ndarray:
         """(F - 1,) mouth openings of the true video, frame 1 and those after it."""
         return mouth_opening(self._landmarks[1:])
+
+    @property
+    def true_seconds(self) -> np.ndarray:
+        """The true video's :attr:`Judgement.seconds`."""
+        return self._seconds(self._landmarks[1:])
+
+    def _seconds(self, landmarks: np.ndarray) -> np.ndarray:
+        return seconds_of_mouth(landmarks, self._landmarks[0], self._fps)
 
     def common(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The frames that are scored, those of ``frames`` and the true ones: all that both have but the first.
@@ -120,7 +143,8 @@ class Judge:
         own, true = self.common(frames)
         own_mouth, true_mouth = metrics.cut_box(own, self._box), metrics.cut_box(true, self._box)
         landmarks = detect_landmarks(own, self._detector)
-        landmark_values, openings = self._landmark_scores(landmarks)
+        seen = fill_gaps(landmarks) if missing_share(landmarks) < 1 else None
+        landmark_values = _LANDMARKS_UNSEEN if seen is None else self._landmark_scores(seen)
         values = {
             "psnr": metrics.psnr(own, true),
             "psnr_mouth": metrics.psnr(own_mouth, true_mouth),
@@ -132,17 +156,16 @@ class Judge:
             "faces_missing": missing_share(landmarks),
             "frames_missing": float(len(self._frames) - len(frames)),
         }
-        return Judgement(values, openings)
+        if seen is None:
+            return Judgement(values, np.empty(0), np.empty((0, 0)))
+        return Judgement(values, mouth_opening(seen), self._seconds(seen))
 
-    def _landmark_scores(self, landmarks: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        if missing_share(landmarks) == 1:
-            names = ("m_ld", "f_ld", "lvd", "ld_as_published", "lvd_as_published", "lag", "gain")
-            return dict.fromkeys(names, float("nan")) | {"r_at_zero": 0.0, "r_best": 0.0}, np.empty(0)
-        own, true = fill_gaps(landmarks), self._landmarks[1 : len(landmarks) + 1]
+    def _landmark_scores(self, own: np.ndarray) -> dict[str, float]:
+        true = self._landmarks[1 : len(own) + 1]
         published = _PUBLISHED_CROP_SIZE / self._frames.shape[1]
         openings, true_openings = mouth_opening(own), mouth_opening(true)
         correlation = metrics.mouth_correlation(openings, true_openings)
-        values = {
+        return {
             "m_ld": metrics.landmark_distance(own, true, MOUTH),
             "f_ld": metrics.landmark_distance(own, true),
             "lvd": metrics.landmark_velocity_distance(own, true),
@@ -152,8 +175,8 @@ class Judge:
             "r_best": correlation.r_best,
             "lag": float(correlation.lag) if correlation.r_best else float("nan"),
             "gain": metrics.gain(openings, true_openings),
+            **judge_shapes(own, true),
         }
-        return values, openings
 
     def _identity_scores(self, frames: np.ndarray, landmarks: np.ndarray) -> dict[str, float]:
         seen = np.flatnonzero(~np.isnan(landmarks).any(axis=(1, 2)))

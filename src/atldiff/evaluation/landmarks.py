@@ -18,6 +18,7 @@ from atldiff.errors import InputError
 from atldiff.evaluation import metrics
 from atldiff.evaluation.page import opening_plot
 from atldiff.evaluation.scores import TRUE, MouthCurves, Score
+from atldiff.evaluation.shapes import MouthDistances, judge_shapes, seconds_of_mouth
 from atldiff.face.topology import MOUTH, mouth_opening
 from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.speech import SAMPLE_RATE
@@ -81,7 +82,7 @@ def evaluate_landmarks(
     baselines: Mapping[str, Baseline],
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Score], list[MouthCurves]]:
+) -> tuple[list[Score], list[MouthCurves], dict[str, dict[str, float]]]:
     """Judge the landmark part, and baselines that only know the mouth's opening.
 
     Args:
@@ -94,13 +95,15 @@ def evaluate_landmarks(
 
     Returns:
         Scores of each row of each clip: ``r_at_zero``, ``r_best``, ``lag``, ``gain``; but for the baselines also
-        ``m_ld``, ``m_ld_ratio`` (to the static mouth's) and ``lvd``, over the mouth. And each clip's openings.
+        ``m_ld``, ``m_ld_ratio`` (to the static mouth's) and ``lvd``, over the mouth, and those of
+        :func:`~atldiff.evaluation.shapes.judge_shapes`. Each clip's openings. And by group and row the Fréchet
+        distance of a second of mouth.
 
     Raises:
         InputError: a clip cannot be read or is too short, or the babble has no voice to draw from.
     """
     trained = {(clip.info.corpus, clip.info.speaker) for clip in data.clips if clip.info.split == "train"}
-    scores, curves = [], []
+    scores, curves, distances = [], [], MouthDistances()
     for done, clip in enumerate(clips, start=1):
         info, true, waveform = clip.info, clip.landmarks(), clip.waveform()
         rows, true = _rows(pipeline, true, waveform, info.fps, babble(clip, clips, len(waveform), seed))
@@ -109,12 +112,15 @@ def evaluate_landmarks(
             values[row] = judge_openings(baseline(waveform, len(true), info.fps)[1:], mouth_opening(true[1:]))
         named = (info.key, info.corpus, info.speaker, info.emotion, (info.corpus, info.speaker) in trained)
         scores += [Score(*named, row, found) for row, found in values.items()]
+        seconds = seconds_of_mouth(true[1:], true[0], info.fps)
+        for row, made in rows.items():
+            distances.add(scores[-1].group, row, seconds_of_mouth(made[1:], true[0], info.fps), seconds)
         openings = {TRUE: true, GENERATED: rows[OURS]}
         series = {row: mouth_opening(landmarks[1:]).astype(float).tolist() for row, landmarks in openings.items()}
         curves.append(MouthCurves(info.key, info.fps, series))
         if progress is not None:
             progress(done, len(clips))
-    return scores, curves
+    return scores, curves, distances.distances()
 
 
 def _rows(
@@ -151,6 +157,7 @@ def judge_landmarks(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
         "m_ld": distance,
         "m_ld_ratio": distance / resting if resting else float("nan"),
         "lvd": metrics.landmark_velocity_distance(own, still, MOUTH),
+        **judge_shapes(own, still),
     }
 
 

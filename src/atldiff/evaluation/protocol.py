@@ -24,6 +24,7 @@ from atldiff.evaluation.identity import IdentityMeter
 from atldiff.evaluation.judge import Judge, Judgement
 from atldiff.evaluation.perceptual import FrechetDistances, PerceptualDistance
 from atldiff.evaluation.scores import TRUE, ContactSheet, EvaluationReport, MouthCurves, Score
+from atldiff.evaluation.shapes import MouthDistances
 from atldiff.evaluation.syncnet import SyncNetMeter
 from atldiff.face.crop import CROP_SIZE
 from atldiff.face.detection import FaceDetector
@@ -105,6 +106,7 @@ class _Meters:
 class _ClipResult:
     judgements: dict[str, Judgement]
     features: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    true_seconds: np.ndarray
     curves: MouthCurves
     sheet: ContactSheet
 
@@ -150,12 +152,13 @@ def render_rows(pipeline: JudgedPipeline, material: Material, seed: int = 0) -> 
 
 
 def _judge_clip(pipeline: JudgedPipeline, material: Material, meters: _Meters, seed: int) -> _ClipResult:
-    judge = Judge(material.frames, meters.detector, meters.identity)
+    judge = Judge(material.frames, meters.detector, meters.identity, material.info.fps)
     shown = shown_frames(judge.true_openings)
     info, true_frames = material.info, material.frames
     judgements, features, strips = {}, {}, {TRUE: strip(true_frames, shown)}
     if meters.sync:
-        judgements[TRUE] = Judgement(meters.sync.score(true_frames, material.waveform, info.fps), np.empty(0))
+        scored = meters.sync.score(true_frames, material.waveform, info.fps)
+        judgements[TRUE] = Judgement(scored, np.empty(0), np.empty((0, 0)))
     true_features = meters.frechet.features(true_frames) if meters.frechet else None
     for row, frames in render_rows(pipeline, material, seed):
         judgement = judgements[row] = judge.score(frames)
@@ -171,7 +174,8 @@ def _judge_clip(pipeline: JudgedPipeline, material: Material, meters: _Meters, s
     openings = {TRUE: judge.true_openings} | {row: judgements[row].openings for row in ROWS}
     rounded = {row: np.round(values.astype(float), _OPENING_DECIMALS).tolist() for row, values in openings.items()}
     sheet = ContactSheet(info.key, judgements["generated"].values["r_at_zero"], shown, strips)
-    return _ClipResult(judgements, features, MouthCurves(info.key, info.fps, rounded), sheet)
+    curves = MouthCurves(info.key, info.fps, rounded)
+    return _ClipResult(judgements, features, judge.true_seconds, curves, sheet)
 
 
 def evaluate(
@@ -205,9 +209,10 @@ def evaluate(
         InputError: no such clips, none of them can be judged, a file of weights cannot be used, or the packages
             of the ``eval`` extra are missing.
     """
-    clips = choose_clips(data.split(split), limit, per_speaker, seed)
+    clips = choose_clips(data.split(split, heard=True), limit, per_speaker, seed)
     trained = {(clip.info.corpus, clip.info.speaker) for clip in data.clips if clip.info.split == "train"}
     report = EvaluationReport(model, str(data.folder), split, seed)
+    mouths = MouthDistances()
     with FaceDetector() as detector:
         meters = _Meters(detector, weights or WeightPaths(), torch.device(device))
         for done, clip in enumerate(clips, start=1):
@@ -221,6 +226,7 @@ def evaluate(
                 for row, judgement in result.judgements.items():
                     named = (info.key, info.corpus, info.speaker, info.emotion, seen, row)
                     report.scores.append(Score(*named, judgement.values))
+                    mouths.add(report.scores[-1].group, row, judgement.seconds, result.true_seconds)
                     if meters.frechet and row in result.features:
                         meters.frechet.add(report.scores[-1].group, row, *result.features[row])
                 report.curves.append(result.curves)
@@ -232,4 +238,5 @@ def evaluate(
         raise InputError(f"none of the {len(clips)} clips can be judged; {key}: {reason}")
     if meters.frechet:
         report.frechet.update(meters.frechet.distances())
+    report.mouth_frechet.update(mouths.distances())
     return report

@@ -46,6 +46,7 @@ def _content(report: EvaluationReport) -> dict[str, Any]:
         "by_emotion": _plain(report.by_emotion()),
         "by_speaker": _plain(report.by_speaker()),
         "frechet": report.frechet,
+        "mouth_frechet": report.mouth_frechet,
         "scores": [asdict(score) for score in report.scores],
         "mouth_openings": [asdict(curves) for curves in report.curves],
         "skipped": [{"key": key, "reason": reason} for key, reason in report.skipped],

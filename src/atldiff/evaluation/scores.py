@@ -96,6 +96,7 @@ class EvaluationReport:
         skipped: (key, why) of clips that could not be judged.
         curves: mouth openings of every clip.
         frechet: group → row → FID; empty without weights.
+        mouth_frechet: group → row → Fréchet distance of a second of mouth.
         sheets: pictures of the worst clips, the worst first.
     """
 
@@ -107,6 +108,7 @@ class EvaluationReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     curves: list[MouthCurves] = field(default_factory=list)
     frechet: dict[str, dict[str, float]] = field(default_factory=dict)
+    mouth_frechet: dict[str, dict[str, float]] = field(default_factory=dict)
     sheets: list[ContactSheet] = field(default_factory=list)
 
     def by_corpus(self) -> Groups:

@@ -1,12 +1,17 @@
 """The tables of a report, as text cells that the Markdown file and the page both show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from atldiff.evaluation.scores import TRUE, EvaluationReport, Score, Statistic
+from atldiff.landmarks.shapes import SHAPES
 
 NEEDS_WEIGHTS = "¹ needs weights: see docs/evaluation.md"
 INTERVALS = "Ranges: 95 % of the median, by bootstrap over speakers, then over their clips."
+
+MOUTH_FRECHET = "mouth_frechet"
+"""Name of the distance over a second of mouth, one for all clips of a group, among the metrics of its clips."""
 
 _ROWS = ("static", "warp", "true landmarks", "generated", TRUE)
 _MEASURED_WITH_WEIGHTS = ("lpips", "fid", "lse_c", "lse_d")
@@ -73,6 +78,15 @@ _LANDMARKS = (
     _Column("LD as published ↓", "ld_as_published", 1, "mean"),
     _Column("LVD as published ↓", "lvd_as_published", 1, "mean"),
 )
+_SHAPES = (
+    *(
+        _Column(f"{shape} {figure}{arrow}", f"{shape}_{figure}", 2)
+        for shape in SHAPES
+        for figure, arrow in (("r", " ↑"), ("gain", ""), ("p95", ""))
+        if figure != "p95" or shape in ("opening", "width")
+    ),
+    _Column("Fréchet ↓", MOUTH_FRECHET, 4),
+)
 _GROUP_NAMES = ("psnr_mouth", "m_ld", "r_at_zero", "r_best", "lag", "gain", "identity_median")
 _GROUPS = tuple(column for column in _MAIN if column.name in _GROUP_NAMES)
 _CLIPS = (*_GROUPS, _Column("faces missing", "faces_missing", 2))
@@ -83,6 +97,13 @@ def report_tables(report: EvaluationReport) -> list[Table]:
     tables = [
         *_by_row(
             report, "Every metric", _MAIN, "Medians over clips; “identity, worst” is the worst frame of any clip."
+        ),
+        *_by_row(
+            report,
+            "Shapes of the mouth",
+            _SHAPES,
+            "Medians over clips, but for the Fréchet distance between all seconds of mouth and all true ones. Gain: "
+            "ratio of the standard deviations. p95: ratio of the 95th percentiles.",
         ),
         *_by_row(report, "The paper's layout", _PUBLISHED, "Means over clips. LPIPS is that of VGG-16."),
         *_by_row(
@@ -111,8 +132,9 @@ def _by_row(report: EvaluationReport, title: str, columns: tuple[_Column, ...], 
         clips, speakers = len({score.key for score in scores}), len({score.speaker for score in scores})
         rows = []
         for row in (row for row in _ROWS if row in by_row):
-            frechet = report.frechet.get(group, {}).get(row)
-            cells = _cells(by_row[row], columns, frechet, computable=row != TRUE)
+            of_all = {"fid": report.frechet, MOUTH_FRECHET: report.mouth_frechet}
+            shared = {name: found[group][row] for name, found in of_all.items() if row in found.get(group, {})}
+            cells = _cells(by_row[row], columns, shared, computable=row != TRUE)
             if any(cell.text not in ("–", "¹") for cell in cells):
                 rows.append([Cell(row), *cells])
         missing = any(cell.text == "¹" for cells in rows for cell in cells)
@@ -126,13 +148,13 @@ def _by_row(report: EvaluationReport, title: str, columns: tuple[_Column, ...], 
 def _cells(
     values: dict[str, Statistic],
     columns: tuple[_Column, ...],
-    frechet: float | None = None,
+    shared: Mapping[str, float] = MappingProxyType({}),
     computable: bool = True,
 ) -> list[Cell]:
     cells = []
     for column in columns:
-        if column.name == "fid" and frechet is not None:
-            cells.append(Cell(f"{frechet:.{column.decimals}f}"))
+        if column.name in shared:
+            cells.append(Cell(f"{shared[column.name]:.{column.decimals}f}"))
         elif column.name in values:
             cells.append(_cell(values[column.name], column))
         else:

@@ -14,96 +14,135 @@ from atldiff.options import EMOTIONS
 
 _Side = dict[int, tuple[float, float]]
 
-_INNER_BROW_RAISER: _Side = {21: (0, 0.075), 20: (0, 0.055), 19: (0, 0.022), 18: (0, 0.005)}
-_OUTER_BROW_RAISER: _Side = {17: (0, 0.05), 18: (0, 0.068), 19: (0, 0.06), 20: (0, 0.022)}
-_BROW_LOWERER: _Side = {21: (-0.03, -0.06), 20: (-0.025, -0.052), 19: (-0.015, -0.034), 18: (-0.005, -0.014)}
-_UPPER_LID_RAISER: _Side = {37: (0, 0.022), 38: (0, 0.022)}
-_CHEEK_RAISER: _Side = {40: (0, 0.012), 41: (0, 0.014)}
-_LID_TIGHTENER: _Side = {37: (0, -0.008), 38: (0, -0.008), 40: (0, 0.014), 41: (0, 0.014)}
-_NOSE_WRINKLER: _Side = {
-    21: (-0.02, -0.04),
-    20: (-0.015, -0.032),
-    19: (-0.005, -0.018),
-    30: (0, 0.014),
-    31: (0.012, 0.04),
-    32: (0.006, 0.03),
-    33: (0, 0.02),
+_INNER_BROW_RAISER: _Side = {21: (0, 0.1), 20: (0, 0.072), 19: (0, 0.03), 18: (0, 0.006)}
+_OUTER_BROW_RAISER: _Side = {17: (0, 0.07), 18: (0, 0.09), 19: (0, 0.08), 20: (0, 0.03)}
+_BROW_LOWERER: _Side = {
+    21: (-0.05, -0.085),
+    20: (-0.04, -0.075),
+    19: (-0.022, -0.05),
+    18: (-0.008, -0.02),
+    27: (0, -0.01),
 }
-_UPPER_LIP_RAISER: _Side = {49: (0, 0.036), 50: (0, 0.044), 51: (0, 0.03)}
+_UPPER_LID_RAISER: _Side = {37: (0, 0.034), 38: (0, 0.034)}
+_UPPER_LID_DROOPER: _Side = {37: (0, -0.02), 38: (0, -0.012)}
+_CHEEK_RAISER: _Side = {40: (0, 0.022), 41: (0, 0.024), 37: (0, -0.006), 38: (0, -0.006)}
+_LID_TIGHTENER: _Side = {37: (0, -0.012), 38: (0, -0.012), 40: (0, 0.018), 41: (0, 0.018)}
+_NOSE_WRINKLER: _Side = {
+    21: (-0.025, -0.055),
+    20: (-0.02, -0.045),
+    19: (-0.008, -0.025),
+    30: (0, 0.018),
+    31: (0.018, 0.055),
+    32: (0.008, 0.04),
+    33: (0, 0.026),
+}
+_UPPER_LIP_RAISER: _Side = {49: (0.006, 0.05), 50: (0, 0.062), 51: (0, 0.046)}
 _LIP_CORNER_PULLER: _Side = {
-    48: (0.045, 0.055),
-    60: (0.04, 0.046),
-    49: (0.026, 0.03),
-    59: (0.026, 0.032),
-    61: (0.014, 0.012),
-    67: (0.014, 0.012),
-    50: (0.01, 0.008),
-    58: (0.01, 0.01),
+    48: (0.088, 0.082),
+    60: (0.078, 0.07),
+    49: (0.052, 0.046),
+    59: (0.05, 0.06),
+    61: (0.03, 0.024),
+    67: (0.03, 0.024),
+    50: (0.018, 0.01),
+    58: (0.018, 0.028),
+    51: (0, -0.006),
+    57: (0, 0.016),
+    4: (0.012, 0.01),
+    3: (0.016, 0.012),
+    2: (0.012, 0.008),
 }
 _LIP_CORNER_DEPRESSOR: _Side = {
-    48: (0.006, -0.055),
-    60: (0.005, -0.045),
-    49: (0.003, -0.028),
-    59: (0.003, -0.032),
-    61: (0.002, -0.012),
-    67: (0.002, -0.012),
-    50: (0, -0.008),
-    58: (0, -0.01),
+    48: (0.004, -0.088),
+    60: (0.003, -0.072),
+    49: (0.002, -0.044),
+    59: (0.002, -0.046),
+    61: (0.001, -0.018),
+    67: (0.001, -0.018),
+    50: (0, -0.01),
+    58: (0, -0.008),
 }
-_CHIN_RAISER: _Side = {58: (0, 0.012), 57: (0, 0.016), 7: (0, 0.006), 8: (0, 0.008)}
+_CHIN_RAISER: _Side = {58: (0, 0.024), 57: (0, 0.03), 7: (0, 0.012), 8: (0, 0.016)}
 _LIP_STRETCHER: _Side = {
-    48: (0.05, -0.012),
-    60: (0.044, -0.01),
-    49: (0.026, -0.004),
-    59: (0.026, -0.008),
-    61: (0.014, 0),
-    67: (0.014, 0),
-    50: (0.01, 0),
-    58: (0.01, 0),
+    48: (0.075, -0.03),
+    60: (0.066, -0.026),
+    49: (0.04, -0.012),
+    59: (0.04, -0.016),
+    61: (0.022, 0),
+    67: (0.022, 0),
+    50: (0.015, 0),
+    58: (0.015, 0),
 }
 _LIP_TIGHTENER: _Side = {
-    48: (-0.02, 0),
-    60: (-0.018, 0),
-    49: (-0.01, -0.01),
-    59: (-0.01, 0.012),
-    61: (-0.006, 0),
-    67: (-0.006, 0),
-    50: (-0.004, -0.014),
-    58: (-0.004, 0.016),
-    51: (0, -0.012),
-    57: (0, 0.016),
+    48: (-0.03, -0.004),
+    60: (-0.027, -0.004),
+    49: (-0.015, -0.014),
+    59: (-0.015, 0.016),
+    61: (-0.009, 0),
+    67: (-0.009, 0),
+    50: (-0.006, -0.022),
+    58: (-0.006, 0.024),
+    51: (0, -0.02),
+    57: (0, 0.024),
 }
-"""(outward, upward) of the points of one side and of the middle, in inter-ocular distances at full strength."""
+_LIP_FUNNELER: _Side = {
+    48: (-0.05, 0),
+    60: (-0.045, 0),
+    49: (-0.024, 0.012),
+    59: (-0.024, -0.014),
+    61: (-0.014, 0),
+    67: (-0.014, 0),
+    50: (-0.01, 0.016),
+    58: (-0.01, -0.018),
+    51: (0, 0.014),
+    57: (0, -0.018),
+    7: (0, -0.02),
+    8: (0, -0.026),
+}
+"""(outward, upward) of the points of one side and of the middle, in inter-ocular distances, as people show them."""
+
+_FULL_STRENGTH = 1.3
+"""Intensity 1 is by so much more than that."""
 
 _BOTH_SIDES: dict[str, tuple[tuple[_Side, float], ...]] = {
-    "angry": ((_BROW_LOWERER, 1.0), (_LID_TIGHTENER, 0.8), (_LIP_TIGHTENER, 1.0), (_LIP_CORNER_DEPRESSOR, 0.3)),
+    "angry": ((_BROW_LOWERER, 1.0), (_LID_TIGHTENER, 0.5), (_LIP_TIGHTENER, 1.0), (_LIP_CORNER_DEPRESSOR, 0.3)),
     "fear": (
         (_INNER_BROW_RAISER, 1.0),
-        (_OUTER_BROW_RAISER, 0.4),
-        (_BROW_LOWERER, 0.3),
+        (_OUTER_BROW_RAISER, 0.3),
+        (_BROW_LOWERER, 0.25),
         (_UPPER_LID_RAISER, 1.0),
-        (_LIP_STRETCHER, 0.9),
+        (_LIP_STRETCHER, 1.0),
     ),
     "sad": (
-        (_INNER_BROW_RAISER, 1.0),
-        (_BROW_LOWERER, 0.3),
+        (_INNER_BROW_RAISER, 0.9),
+        (_BROW_LOWERER, 0.2),
+        (_UPPER_LID_DROOPER, 1.0),
         (_LIP_CORNER_DEPRESSOR, 1.0),
-        (_CHIN_RAISER, 0.6),
+        (_CHIN_RAISER, 0.7),
     ),
     "contempt": (),
     "happy": ((_CHEEK_RAISER, 1.0), (_LIP_CORNER_PULLER, 1.0)),
-    "surprised": ((_INNER_BROW_RAISER, 0.9), (_OUTER_BROW_RAISER, 1.0), (_UPPER_LID_RAISER, 1.0)),
+    "surprised": (
+        (_INNER_BROW_RAISER, 1.0),
+        (_OUTER_BROW_RAISER, 1.0),
+        (_UPPER_LID_RAISER, 1.0),
+        (_LIP_FUNNELER, 1.0),
+    ),
     "disgusted": (
         (_NOSE_WRINKLER, 1.0),
         (_UPPER_LIP_RAISER, 1.0),
-        (_LID_TIGHTENER, 0.8),
-        (_LIP_CORNER_DEPRESSOR, 0.4),
+        (_LID_TIGHTENER, 1.0),
+        (_LIP_CORNER_DEPRESSOR, 0.5),
     ),
     "neutral": (),
 }
 
 _LEFT_SIDE_ONLY: dict[str, tuple[tuple[_Side, float], ...]] = {
-    "contempt": ((_LIP_CORNER_PULLER, 1.2), (_LID_TIGHTENER, 0.6)),
+    "contempt": ((_LIP_CORNER_PULLER, 1.15), (_LID_TIGHTENER, 0.6)),
+}
+
+_RIGHT_SIDE_ONLY: dict[str, tuple[tuple[_Side, float], ...]] = {
+    "contempt": ((_LIP_CORNER_DEPRESSOR, 0.25), (_OUTER_BROW_RAISER, 0.5), (_INNER_BROW_RAISER, 0.3)),
 }
 
 
@@ -111,8 +150,9 @@ def expression_offsets(emotion: str, intensity: float = 0.5) -> np.ndarray:
     """How an emotion moves the landmarks of a face at rest.
 
     A hand-made template after action units of Ekman & Friesen (1978), not a learned one. It is the same on both
-    sides of the face but for *contempt*, which raises the corner of the person's left side alone; *neutral* is all
-    zeros. Points of the inner lips that face each other move together, so the mouth's opening is left as it is.
+    sides of the face but for *contempt*, which raises the left corner of the person's mouth and the right brow;
+    *neutral* is all zeros. Points of the inner lips that face each other move together, so the mouth's opening is
+    left as it is.
 
     Args:
         emotion: one of :data:`~atldiff.options.EMOTIONS`.
@@ -131,7 +171,8 @@ def expression_offsets(emotion: str, intensity: float = 0.5) -> np.ndarray:
     right = _side_offsets(_BOTH_SIDES[emotion])
     offsets = np.where(right != 0, right, _mirrored(right))
     offsets = offsets + _mirrored(_side_offsets(_LEFT_SIDE_ONLY.get(emotion, ())))
-    return (intensity * offsets).astype(np.float32)
+    offsets = offsets + _side_offsets(_RIGHT_SIDE_ONLY.get(emotion, ()))
+    return (_FULL_STRENGTH * intensity * offsets).astype(np.float32)
 
 
 def apply_expression(landmarks: np.ndarray, identity: np.ndarray, emotion: str, intensity: float = 0.5) -> np.ndarray:

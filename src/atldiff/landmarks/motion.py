@@ -15,12 +15,16 @@ from atldiff.landmarks.head_motion import HeadMotion, move_head
 from atldiff.landmarks.rest import closing_displacement
 from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
-from atldiff.speech.activity import ActivityMeter, voice_activity
+from atldiff.speech.activity import ActivityMeter, voice_activity, voice_level
 from atldiff.speech.distilled import DistilledEncoder, FeatureStream
 from atldiff.speech.whisper import WhisperEncoder
 from atldiff.speech.windows import STEP, SpeechWindow, Windowing, speech_windows
 
 _LIVELY_SECONDS = 0.75
+_LOUD_SECONDS = 0.35
+_BEFORE_SECONDS = 0.9
+_PAUSE_SECONDS = 0.1
+_PAUSE_LEVEL = 0.15
 _LEVELS_HALF_LIFE_SECONDS = 10.0
 
 
@@ -68,11 +72,17 @@ class Motion(ABC):
         options, times = self._options, numbers / self._options.fps
         landmarks = self._spoken(window, numbers, threshold)
         landmarks = apply_expression(landmarks, self._identity, options.emotion, options.intensity)
+        start_s = window.start / SAMPLE_RATE
         if options.blink == "auto":
-            landmarks = close_lids(landmarks, self._blinks.closure(times))
-        ahead_s = self._windowing.after / SAMPLE_RATE
-        liveliness = _liveliness(window.samples, times - window.start / SAMPLE_RATE, threshold, ahead_s)
-        return move_head(landmarks, self._identity, liveliness[:, None] * self._head.pose(times))
+
+            def pauses(time: float) -> bool:
+                heard = time - start_s + np.linspace(-_PAUSE_SECONDS, 0, 11)
+                return voice_level(window.samples, heard, threshold).mean() < _PAUSE_LEVEL
+
+            landmarks = close_lids(landmarks, self._blinks.closure(times, pauses))
+        heard = window.samples, times - start_s, threshold, self._windowing.after / SAMPLE_RATE
+        pose = _liveliness(*heard)[:, None] * self._head.pose(times, _loudness(*heard))
+        return move_head(landmarks, self._identity, pose)
 
     def _spoken(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
         """The speaking face, (F, 68, 2) float32; the mouth rests where there is no voice."""
@@ -168,3 +178,16 @@ def _liveliness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_
     around = (times[:, None] + offsets).ravel()
     voice = voice_activity(samples, around, threshold).reshape(len(times), len(offsets))
     return 0.5 + 0.5 * np.average(voice, axis=1, weights=1 + np.cos(np.pi * offsets / _LIVELY_SECONDS))
+
+
+def _loudness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_s: float) -> np.ndarray:
+    """How loud the voice is about each time, and how much louder than in the second before, (F, 2).
+
+    Sound later than ``ahead_s`` after a frame does not count.
+    """
+    offsets = np.linspace(-_LOUD_SECONDS, _LOUD_SECONDS, 36)
+    offsets = offsets[offsets <= ahead_s]
+    weights = 1 + np.cos(np.pi * offsets / _LOUD_SECONDS)
+    loud = np.average(voice_level(samples, times[:, None] + offsets, threshold), axis=1, weights=weights)
+    before = voice_level(samples, times[:, None] - np.linspace(0, _BEFORE_SECONDS, 31), threshold).mean(axis=1)
+    return np.column_stack([loud, loud - before])

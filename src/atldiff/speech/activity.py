@@ -15,6 +15,7 @@ _STEADY_RANGE_DB = 4.0
 _STEADY_SECONDS = 2.0
 _HOLD_SECONDS = 0.08
 _FADE_SECONDS = 0.12
+_LOUD_ABOVE_DB = 25.0
 _LEVEL_BINS = np.arange(-130.0, 20.0, 0.5)
 
 
@@ -80,6 +81,23 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     )
     ramp = np.clip(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
+
+
+def voice_level(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:
+    """How loud the voice is at each of ``times``, within 10 ms.
+
+    Args:
+        waveform: (samples,) 16 kHz mono; what lies beyond it counts as silence.
+        times: (...,) seconds from the waveform's start.
+        threshold: dB, as for :func:`voice_activity`.
+
+    Returns:
+        (...,) from 0 at the threshold to 1 where the voice is 25 dB above it or more.
+    """
+    levels = np.clip((_levels(waveform) - threshold) / _LOUD_ABOVE_DB, 0, 1)
+    places = np.floor(times * SAMPLE_RATE / _BLOCK).astype(int)
+    inside = (places >= 0) & (places < len(levels))
+    return np.where(inside, levels[np.clip(places, 0, max(0, len(levels) - 1))], 0.0) if len(levels) else 0.0 * times
 
 
 def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

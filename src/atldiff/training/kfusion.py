@@ -26,7 +26,7 @@ from atldiff.training.loop import Batch, Task
 from atldiff.training.report import Validation
 from atldiff.training.settings import TrainingSettings
 from atldiff.training.speech_features import FOLDER_NAME, SpeechVariant, SpokenClip, keep_variants
-from atldiff.training.spoken_clips import SpokenDraws, judge_openings
+from atldiff.training.spoken_clips import SpokenDraws, judge_shapes
 
 _LOWEST_RATE = 1e-5
 _NEUTRAL = "neutral"
@@ -133,7 +133,7 @@ class KFusionTask(Task[KFusionGenerator]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        splits = [prepared.split("train"), prepared.split("val")]
+        splits = [prepared.split("train", heard=True), prepared.split("val", heard=True)]
         name = self._training.speech_encoder
         cache = prepared.folder / FOLDER_NAME / f"windows-{sha256(name.encode()).hexdigest()[:12]}"
         encode = _window_encoder(name, device)
@@ -154,7 +154,7 @@ class KFusionTask(Task[KFusionGenerator]):
         return landmark_loss_as_published(predicted, batch["target"], self.model.KAN if weight else None, weight)
 
     def validate(self, model: KFusionGenerator) -> Validation:
-        return judge_openings(_predicted(model, self._validation))
+        return judge_shapes(_predicted(model, self._validation))
 
 
 def _window_encoder(name: str, device: torch.device) -> Callable[[PreparedClip], list[SpeechVariant]]:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClips
 from atldiff.face.topology import (
-    INNER_LIP_PAIRS,
     INNER_LIPS,
     JAW,
     MOUTH,
@@ -25,6 +25,7 @@ from atldiff.face.topology import (
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.landmarks.kfusion import KFusionConfig
+from atldiff.landmarks.shapes import mouth_shapes
 from atldiff.speech.whisper import FEATURE_RATE
 from atldiff.training.kfusion import KFusionTask, KFusionTraining, paper_preset
 from atldiff.training.launch import Launch
@@ -32,7 +33,13 @@ from atldiff.training.loop import Batch, Task, fit
 from atldiff.training.report import Validation
 from atldiff.training.settings import Preset, TrainingSettings
 from atldiff.training.speech_features import SpokenClip, cache_features
-from atldiff.training.spoken_clips import SpokenDraws, judge_openings
+from atldiff.training.spoken_clips import SpokenDraws, judge_shapes
+
+SHUT, OPEN = 0.03, 0.08
+"""Mouth openings, in eye distances, of lips that meet and of a mouth that was open before or after."""
+
+CLOSURE_REACH = 6
+"""So many frames before or after, the mouth was open."""
 
 _FEATURES_SEED = 0
 """Of the changed sounds: every run hears the same ones, so that they are encoded once."""
@@ -44,15 +51,21 @@ class LandmarkTraining(TrainingSettings):
 
     Attributes:
         frames: a batch is ``clips`` runs of ``frames`` video frames.
-        correlation_weight: weight of 1 − r of the mouth opening over each run of frames.
-        velocity_weight: weight of the error of the frame-to-frame difference.
+        most_per_speaker: at most so many clips of each speaker, evenly spread over the index.
+        place_weight: weight of the squared error of the landmarks.
+        velocity_weight: weight of the squared error of their frame-to-frame difference.
+        shape_weight: weight of 1 − concordance of the mouth's shapes, and of their changes, over each run of frames.
+        closure_weight: weight of how far the lips stay apart where the true ones meet beside an opening.
     """
 
     steps: int = 4000
     weight_decay: float = 0.02
     frames: int = 28
-    correlation_weight: float = 0.1
+    most_per_speaker: int = 40
+    place_weight: float = 1.0
     velocity_weight: float = 1.0
+    shape_weight: float = 0.5
+    closure_weight: float = 0.05
 
 
 def compact_preset() -> tuple[LandmarkTraining, LandmarkGeneratorConfig]:
@@ -115,15 +128,14 @@ def _point_weights() -> torch.Tensor:
     return weights / weights.mean()
 
 
-def _opening(landmarks_BFK2: torch.Tensor) -> torch.Tensor:
-    upper, lower = (landmarks_BFK2[..., [pair[side] for pair in INNER_LIP_PAIRS], :] for side in (0, 1))
-    return (lower - upper).norm(dim=-1).mean(dim=-1)
-
-
 def landmark_loss(
     predicted: torch.Tensor, target: torch.Tensor, identity: torch.Tensor, training: LandmarkTraining
 ) -> torch.Tensor:
-    """Weighted squared error of place and velocity, and 1 − r of the mouth opening."""
+    """Weighted squared error of place and velocity, and how little the mouth's shapes concord with the true ones.
+
+    A squared error alone shrinks what it is unsure of; the concordance is greatest where a shape varies as much as
+    the true one does.
+    """
     weights = _point_weights().to(predicted.device)
     error = predicted - target
     place = (weights * error.square()).mean()
@@ -131,17 +143,44 @@ def landmark_loss(
     right, left = OUTER_EYE_CORNERS
     scale = (identity[:, left] - identity[:, right]).norm(dim=-1)[:, None, None, None]
     start = identity[:, None] / scale
-    made, true = (_opening(start + moved) for moved in (predicted, target))
-    made, true = made - made.mean(dim=1, keepdim=True), true - true.mean(dim=1, keepdim=True)
-    floor = 1e-4
-    r = (made * true).mean(dim=1) / torch.sqrt((made.square().mean(1) + floor) * (true.square().mean(1) + floor))
-    return 100 * place + training.velocity_weight * 100 * velocity + training.correlation_weight * (1 - r).mean()
+    made, true = (mouth_shapes(start + moved.float()) for moved in (predicted, target))
+    discords = torch.stack(
+        [
+            share * (1 - _concordance(change(made[name]), change(true[name]), floor)).mean()
+            for name in made
+            for share, change, floor in ((0.7, torch.clone, 5e-5), (0.3, _change, 2e-5))
+        ]
+    )
+    return (
+        100 * training.place_weight * place
+        + 100 * training.velocity_weight * velocity
+        + training.shape_weight * discords.sum() / len(made)
+        + training.closure_weight * _gap_at_closures(made["opening"], true["opening"])
+    )
+
+
+def _change(series_BF: torch.Tensor) -> torch.Tensor:
+    return series_BF[:, 1:] - series_BF[:, :-1]
+
+
+def _concordance(made_BF: torch.Tensor, true_BF: torch.Tensor, floor: float) -> torch.Tensor:
+    """Lin's concordance (1989) of each pair of series about their means, (B,); ``floor`` is a variance of noise."""
+    made, true = (series - series.mean(dim=1, keepdim=True) for series in (made_BF, true_BF))
+    return 2 * (made * true).mean(dim=1) / (made.square().mean(dim=1) + true.square().mean(dim=1) + floor)
+
+
+def _gap_at_closures(made_BF: torch.Tensor, true_BF: torch.Tensor) -> torch.Tensor:
+    """Mean gap of the lips, over :data:`SHUT`, in the frames where the true ones meet beside an opening."""
+    open_near = nn.functional.max_pool1d(true_BF[:, None], 2 * CLOSURE_REACH + 1, 1, CLOSURE_REACH)[:, 0] > OPEN
+    closed = (true_BF < SHUT) & open_near
+    gaps = (made_BF / SHUT - 1).clamp_min(0)
+    return (gaps * closed).sum() / closed.sum().clamp_min(1)
 
 
 @torch.no_grad()
 def validate(model: LandmarkGenerator, spoken: Sequence[SpokenClip]) -> Validation:
-    """How well the mouth opens on whole clips; see :func:`~atldiff.training.spoken_clips.judge_openings`."""
-    return judge_openings(_predicted(model, spoken))
+    """How well the mouth moves on whole clips; see :func:`~atldiff.training.spoken_clips.judge_shapes`."""
+    return judge_shapes(_predicted(model, spoken))
 
 
 def _predicted(
@@ -155,7 +194,11 @@ def _predicted(
         positions = torch.from_numpy(variant.positions(np.arange(len(landmarks)), item.clip.info.fps))
         features = torch.from_numpy(variant.features).to(device).float()
         moved = model(features[None], positions.to(device)[None], torch.from_numpy(identity).to(device)[None])[0]
-        yield item.clip.info.corpus, identity + moved.cpu().numpy() * interocular_distance(identity), landmarks
+        yield (
+            item.clip.info.corpus,
+            identity + moved.float().cpu().numpy() * interocular_distance(identity),
+            landmarks,
+        )
 
 
 class LandmarkTask(Task[LandmarkGenerator]):
@@ -177,7 +220,8 @@ class LandmarkTask(Task[LandmarkGenerator]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        train, val = prepared.split("train"), prepared.split("val")
+        train = prepared.split("train", self._training.most_per_speaker, heard=True)
+        val = prepared.split("val", heard=True)
         self._spoken = cache_features(train, prepared.folder, seed=_FEATURES_SEED)
         self._validation = cache_features(val, prepared.folder)
 
@@ -215,7 +259,7 @@ def train_landmarks(
 ) -> Path:
     """Train (or go on training) a landmark generator and return the folder of its best weights.
 
-    The best are those with the highest correlation of the mouth opening on the split ``val``. Speech features are
+    The best are those whose mouths concord most with the true ones on the split ``val``. Speech features are
     cached in the prepared folder. See :func:`atldiff.training.loop.fit` for the run's folder and the errors.
     """
     training = training or LandmarkTraining()

@@ -130,7 +130,11 @@ def write_pack(
     if pack.exists() and (not pack.is_dir() or any(pack.iterdir())):
         raise OutputError(f"{pack} is there already; expected a new or an empty folder")
     prepared = PreparedClips.open(data)
-    splits = {"val": prepared.split("val"), "train": prepared.split("train", most_per_speaker)}
+    heard = part == "landmarks"
+    splits = {
+        "val": prepared.split("val", heard=heard),
+        "train": prepared.split("train", most_per_speaker, heard=heard),
+    }
     try:
         pack.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=pack.parent, prefix=f".{pack.name}.") as temporary:

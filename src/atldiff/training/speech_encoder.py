@@ -31,7 +31,7 @@ from atldiff.training.loop import Batch, Task, fit
 from atldiff.training.report import Validation
 from atldiff.training.settings import Preset
 from atldiff.training.speech_features import SpokenClip, cache_features, change_pitch, change_speed, distort
-from atldiff.training.spoken_clips import SpokenDraws, judge_openings
+from atldiff.training.spoken_clips import SpokenDraws, judge_shapes
 
 _HEARD_BEFORE = 36
 """Features of sound before the first frame; with more, most of a step would go into them."""
@@ -195,7 +195,7 @@ class SpeechTask(Task[SpeechStudent]):
 
     def open(self, device: torch.device) -> None:
         prepared = PreparedClips.open(self._prepared)
-        train, val = prepared.split("train"), prepared.split("val")
+        train, val = prepared.split("train", heard=True), prepared.split("val", heard=True)
         self._spoken = cache_features(train, prepared.folder)
         self._validation = cache_features(val, prepared.folder)
         taught = np.concatenate([item.variants[0].features[::10] for item in self._spoken]).astype(np.float32)
@@ -219,7 +219,7 @@ class SpeechTask(Task[SpeechStudent]):
 
     @torch.no_grad()
     def validate(self, model: SpeechStudent) -> Validation:
-        return judge_openings(self._predicted(model, item) for item in self._validation)
+        return judge_shapes(self._predicted(model, item) for item in self._validation)
 
     def _predicted(self, model: SpeechStudent, spoken: SpokenClip) -> tuple[str, np.ndarray, np.ndarray]:
         """Corpus, predicted and true landmarks of a clip."""

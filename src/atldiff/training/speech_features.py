@@ -28,7 +28,7 @@ from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEnc
 from atldiff.speech.windows import speech_windows
 
 FOLDER_NAME = "features"
-VARIANTS = 4
+VARIANTS = 3
 """Changed versions of each training clip: the first between silences, the others inside other speech."""
 
 MARGIN = 24

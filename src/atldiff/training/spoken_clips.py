@@ -9,14 +9,15 @@ from torch.utils.data import Dataset
 
 from atldiff.data.prepared import SpeakerSampler
 from atldiff.errors import InputError
-from atldiff.face.topology import mouth_opening
+from atldiff.landmarks.shapes import mouth_shapes
 from atldiff.training.loop import Batch
 from atldiff.training.report import Validation
 from atldiff.training.settings import TrainingSettings
 from atldiff.training.speech_features import SpokenClip
 
-_STILL = 1e-6
-"""A mouth whose opening changes by less, in eye distances, is still."""
+_JUDGED = ("opening", "width")
+_STILL = 1e-5
+"""A mouth whose shape changes by less, in eye distances, is still."""
 
 
 class SpokenDraws(Dataset[Batch]):
@@ -57,10 +58,12 @@ class SpokenDraws(Dataset[Batch]):
         """One clip's part of a batch."""
 
 
-def judge_openings(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Validation:
-    """Median r at lag 0 of the mouth opening per corpus, and the median ratio of its standard deviations (gain).
+def judge_shapes(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Validation:
+    """How the mouth's opening and width follow the true ones: r at lag 0, and gain, the ratio of their deviations.
 
-    A predicted mouth that is still has r = 0; clips whose true mouth is still say nothing and are left out.
+    The figures are medians over the clips of a corpus. The score is the mean over corpora of the concordance that
+    goes with them, 2 r · gain / (1 + gain²): a mouth that follows but moves too little is not a good one. A predicted
+    mouth that is still has r = 0; clips whose true mouth is still say nothing and are left out.
 
     Args:
         clips: corpus, predicted and true landmarks, (F, 68, 2) each.
@@ -68,15 +71,23 @@ def judge_openings(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Valid
     Raises:
         InputError: no true mouth moves.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[list[float]]] = {}
     for corpus, predicted, target in clips:
-        made, true = mouth_opening(predicted), mouth_opening(target)
-        if np.ptp(true) < _STILL:
+        made, true = mouth_shapes(predicted), mouth_shapes(target)
+        if min(np.ptp(true[name]) for name in _JUDGED) < _STILL:
             continue
-        r = 0.0 if np.ptp(made) < _STILL else float(np.corrcoef(made, true)[0, 1])
-        found.setdefault(corpus, []).append((r, float(made.std() / true.std())))
+        row = []
+        for name in _JUDGED:
+            still = np.ptp(made[name]) < _STILL
+            row += [0.0 if still else float(np.corrcoef(made[name], true[name])[0, 1])]
+            row += [0.0 if still else float(made[name].std() / true[name].std())]
+        found.setdefault(corpus, []).append(row)
     if not found:
         raise InputError("the mouth is still in all validation clips; expected some that speak")
-    scores = {f"r {corpus}": float(np.median([r for r, _ in rows])) for corpus, rows in found.items()}
-    gains = {f"gain {corpus}": float(np.median([gain for _, gain in rows])) for corpus, rows in found.items()}
-    return Validation(float(np.mean(list(scores.values()))), scores | gains)
+    figures, scores = {}, []
+    for corpus, rows in found.items():
+        medians = np.median(rows, axis=0)
+        for name, r, gain in zip(_JUDGED, medians[::2], medians[1::2], strict=True):
+            figures |= {f"{name} r {corpus}": float(r), f"{name} gain {corpus}": float(gain)}
+            scores.append(2 * r * gain / (1 + gain**2))
+    return Validation(float(np.mean(scores)), figures)
