@@ -16,10 +16,6 @@ from atldiff.face.mouth.geometry import MouthShapes
 from atldiff.guidance import guide_noise
 from atldiff.warp import thin_plate_flow, warp
 
-INSIDE_SHARE = 0.3
-"""How much of what the network changes counts between the lips. Of teeth that it cannot know it makes a mean, a grey
-veil; the layer's own contrast is nearer to that of real mouths (docs/results.md)."""
-
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
 """Frames computed and dropped on either side of a window, so that windows join without a seam."""
@@ -113,7 +109,6 @@ class FaceAnimator:
 
         finish = partial(denoise, part=kept)
         frames = bridge_sample(denoise, start, self._steps, finish).clamp(0, 1)
-        frames = torch.lerp(frames, given.warped_F3SS[kept], (1 - INSIDE_SHARE) * given.inside_F1SS[kept])
         moved = FaceFrames(given.flow_F2GG, given.shapes, given.lids_F, given.warped_F3SS, given.warped_F3SS)[kept]
         return replace(moved, frames_F3SS=frames)
 

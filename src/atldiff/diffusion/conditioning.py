@@ -26,7 +26,6 @@ class Conditions:
         maps_F8ss: landmark maps of the frame and of the identity, at half the crop's resolution.
         mask_F1SS: where the noise lies.
         region_F1SS: where the network may change the picture.
-        inside_F1SS: what is seen between the lips.
     """
 
     flow_F2GG: torch.Tensor
@@ -36,7 +35,6 @@ class Conditions:
     maps_F8ss: torch.Tensor
     mask_F1SS: torch.Tensor
     region_F1SS: torch.Tensor
-    inside_F1SS: torch.Tensor
 
 
 class IdentityFace:
@@ -66,16 +64,14 @@ class IdentityFace:
         """For frames with these landmarks, (F, 68, 2) crop pixels on the identity's device."""
         flow, shapes, lids, warped = self._moved(points_FK2) if self._bent else self._still(points_FK2)
         maps = landmark_maps(points_FK2, CROP_SIZE, CROP_SIZE // 2)
-        mask = noise_mask(points_FK2, CROP_SIZE)
         return Conditions(
             flow_F2GG=flow,
             shapes=shapes,
             lids_F=lids,
             warped_F3SS=warped,
             maps_F8ss=torch.cat([maps, self._maps.expand(len(points_FK2), -1, -1, -1)], dim=1),
-            mask_F1SS=mask,
+            mask_F1SS=noise_mask(points_FK2, CROP_SIZE),
             region_F1SS=residual_region(points_FK2, CROP_SIZE),
-            inside_F1SS=torch.zeros_like(mask) if shapes is None else self._painter.cover(shapes),
         )
 
     def _moved(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, MouthShapes | None, torch.Tensor, torch.Tensor]:

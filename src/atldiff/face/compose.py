@@ -20,6 +20,10 @@ _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
 
 
+_LEAST_INSIDE_SHARE = 0.3
+"""How much of the residual counts between the lips of a large portrait. The network sees teeth at 128 pixels and makes
+a mean of those it cannot know: in a portrait that is finer, a grey veil over the layer's own teeth."""
+
 _PIECE_VALUES = 1 << 19
 """Values of the crop's part of the portrait that are worked on at a time."""
 
@@ -57,6 +61,7 @@ class PortraitComposer:
         self._lips = shut_lips(self._region, places, to_image, landmarks)
         local_crop = FaceCrop(crop.matrix - np.array([[0, 0, left], [0, 0, top]]), crop.size)
         self._mouth = MouthPainter(self._lips, self._region, local_crop, MouthGeometry(landmarks))
+        self._inside_share = min(max(1 / crop.scale, _LEAST_INSIDE_SHARE), 1.0)
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(
@@ -100,6 +105,7 @@ class PortraitComposer:
         moved = _sample(self._drawn(lids_F), places, padding="border")
         if shapes is not None:
             self._mouth.paint(moved, flow_F2GG, shapes)
+            residual_F3SS = residual_F3SS * (1 - (1 - self._inside_share) * self._mouth.cover(shapes))
         added = _sample(residual_F3SS, self._crop_places, padding="zeros").mul_(self._fade)
         levels = moved.add_(added).mul_(255).round_().clamp_(0, 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
