@@ -21,8 +21,8 @@ _EDGE_FADE = 0.06
 
 
 _LEAST_INSIDE_SHARE = 0.3
-"""How much of the residual counts between the lips of a large portrait. The network sees teeth at 128 pixels and makes
-a mean of those it cannot know: in a portrait that is finer, a grey veil over the layer's own teeth."""
+"""How much of the residual counts between the lips of a large portrait. The network sees teeth at 128 pixels and
+makes a mean of those it cannot know: in a portrait that is finer, a grey veil over the own teeth of the layer."""
 
 _PIECE_VALUES = 1 << 19
 """Values of the crop's part of the portrait that are worked on at a time."""

@@ -35,7 +35,10 @@ _LEVELS = np.array([1.0, 0.965, 0.93, 0.9, 0.86, 0.82])
 _UNEVEN = np.array([[0.0, 0.12, -0.1, 0.08, 0.0, 0.0], [0.1, -0.06, 0.12, 0.0, 0.1, 0.0]])
 """Millimetres by which the biting edges to the right and left of the middle differ: no two teeth are equal."""
 
-_GAP_WIDTH, _GAP_DEPTH = 0.30, 0.36
+_GLINT = 0.10
+"""How much lighter the wet front of a tooth is where it mirrors the light."""
+
+_GAP_WIDTH, _GAP_DEPTH = 0.30, 0.28
 """Half width in millimetres and darkness of the line between two teeth."""
 
 
@@ -76,7 +79,8 @@ def draw_row(
     gap = gap * (1 - gum)
     lightness = level * (1 - 0.16 * border**3) * (0.9 + 0.1 * (height / 2.5).clamp(0, 1)) - gap
     lightness = lightness * (1 - 0.12 * ((above_mm - 0.5 * heights) / heights).clamp(0, 1))
-    return lightness * (0.45 + 0.55 * facing), gum, cover
+    glint = torch.exp(-((place + 0.12) / 0.16).square() - ((height - 0.42 * heights) / 1.7).square())
+    return (lightness + _GLINT * glint * (1 - gum)) * (0.45 + 0.55 * facing), gum, cover
 
 
 def _arch(across_mm: torch.Tensor, radius: float, turn: float) -> tuple[torch.Tensor, torch.Tensor]:

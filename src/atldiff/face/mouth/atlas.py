@@ -33,6 +33,15 @@ _TO_THE_LIP = 0.93
 _CORNER_GAP_MM = (0.8, 2.2)
 """Gap of the lips towards the corners from which on what is seen there counts: nearer to them it is lip."""
 
+_TOOTH_FROM = (0.12, 0.32)
+"""How much of what is seen around a place must look like teeth for it to count as the portrait's own."""
+
+_LIP_BLUR_MM, _HIDDEN_BLUR_MM = 1.2, 1.6
+"""Over what that is judged; how far the colours of teeth run into each other where lips hide them."""
+
+_SHADOW_WARMTH = 0.7
+"""How far shadows on teeth take the colour of the gums."""
+
 _DARK_LEVEL = 0.28
 """The hollow's level over that of the gums, where the portrait does not show it."""
 
@@ -78,16 +87,15 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
         light = replace(light, tooth_3=(_FRONT * own.tooth_3).clamp(0, 1))
     edges = _edges_mm(own, reader)
     blur = max(light.blur / pixels_per_mm * density - 0.3, 0.3)
-    drawn = [
-        _drawn(row, places, edge, sign, geometry.turn, light, blur) * (1 - seen.inside)
-        for row, edge, sign in ((UPPER, edges[0], -1), (LOWER, edges[1], 1))
-    ]
-    upper = _shown(seen, _upper_cover(seen, own.upper_end)) if own.upper_end > 0 else drawn[0]
-    lower = _shown(seen, _ramp((seen.share - own.lower_begin) / 0.06)) if own.lower_begin < 1 else drawn[1]
+    covers = [_upper_cover(seen, own.upper_end), _lower_cover(seen, own.lower_begin)]
+    rows = []
+    for row, edge, sign, cover in ((UPPER, edges[0], -1, covers[0]), (LOWER, edges[1], 1, covers[1])):
+        drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur)
+        rows.append(drawn * (1 - seen.inside) if cover is None else _joined(drawn, seen, cover, light, density))
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
     dark = _DARK_LEVEL * light.gum_3 * tint if own.dark_3 is None else own.dark_3
     device = image_3HW.device
-    return MouthAtlas(upper.to(device), lower.to(device), dark.to(device), light, *edges)
+    return MouthAtlas(rows[0].to(device), rows[1].to(device), dark.to(device), light, *edges)
 
 
 def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
@@ -127,24 +135,39 @@ def _drawn(
     lightness, gum, cover = draw_row(row, across, sign * (height - edge_mm), turn, pixel_mm)
     right, left = light.sides
     side = right + (left - right) * (across / 40 + 0.5).clamp(0, 1)
-    tooth = light.tooth_3[:, None, None] * (lightness * side)
+    tint = (light.gum_3 / luma(light.gum_3).clamp_min(1e-3))[:, None, None]
+    warmth = torch.lerp(torch.ones_like(tint), tint, (_SHADOW_WARMTH * (1 - lightness)).clamp(0, 1))
+    tooth = light.tooth_3[:, None, None] * (lightness * side) * warmth
     gums = light.gum_3[:, None, None] * (0.85 * side)
-    colour = torch.lerp(tooth, gums, gum) * cover
+    colour = torch.lerp(tooth, gums, gum).clamp(0, 1) * cover
     return gaussian_blur(torch.cat([colour, cover[None], torch.zeros_like(cover)[None]]), blur)
 
 
-def _upper_cover(seen: Seen, end: float) -> torch.Tensor:
+def _upper_cover(seen: Seen, end: float) -> torch.Tensor | None:
     """Where upper teeth are that a portrait shows; those that reach the lower lip go on behind it."""
+    if end == 0:
+        return None
     if end > _TO_THE_LIP:
         return _ramp((_HIDDEN_MM - seen.below) / 0.5 + 0.5)
     return _ramp((end - seen.share) / 0.06 + 0.5)
 
 
-def _shown(seen: Seen, cover_hw: torch.Tensor) -> torch.Tensor:
-    """A row that the portrait shows, continued behind the lips in its own colours, (5, h, w)."""
-    cover_hw = cover_hw * _ramp((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
-    colour = seen.colour * torch.exp(-seen.aside / 4.0) * cover_hw
-    return torch.cat([colour, cover_hw[None], cover_hw[None]])
+def _lower_cover(seen: Seen, begin: float) -> torch.Tensor | None:
+    return _ramp((seen.share - begin) / 0.06 + 0.5) if begin < 1 else None
+
+
+def _joined(
+    drawn_5hw: torch.Tensor, seen: Seen, cover_hw: torch.Tensor, light: MouthLight, density: float
+) -> torch.Tensor:
+    """A row that the portrait shows, (5, h, w), continued behind the lips; drawn where lip is seen in its place."""
+    teeth = gaussian_blur(seen.tooth_share(light)[None], _LIP_BLUR_MM * density)[0]
+    corner = _ramp((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
+    own = _ramp((teeth - _TOOTH_FROM[0]) / (_TOOTH_FROM[1] - _TOOTH_FROM[0])) * corner
+    hidden = torch.maximum(-seen.share * seen.gap_mm, seen.below).clamp(0, 1)
+    smooth = gaussian_blur(seen.colour, _HIDDEN_BLUR_MM * density)
+    colour = torch.lerp(seen.colour, smooth, hidden) * torch.exp(-seen.aside / 4.0)
+    shown = torch.cat([colour * cover_hw, cover_hw[None], cover_hw[None]])
+    return torch.lerp(drawn_5hw * torch.minimum(cover_hw, drawn_5hw[3]), shown, own)
 
 
 def _ramp(value: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ _LIT_QUANTILE = 0.65
 _SPOT_SHARE = 0.035
 """Half the width of such a spot as a share of the distance of the outer eye corners."""
 
-_TOOTH_CHROMA = 0.42
+_TOOTH_CHROMA = 0.52
 _SKIN_CHROMA = 0.33
 """How far the colour of teeth goes from grey to that of the skin, and how far skin in white light is from grey: what
 is beyond that is the light's colour, which teeth take up whole."""
@@ -80,7 +80,7 @@ def mouth_light(image_3HW: torch.Tensor, landmarks_K2: torch.Tensor) -> MouthLig
     chroma = 1 - (1 - _TOOTH_CHROMA) * min(1.0, _SKIN_CHROMA / max(float((tint - 1).norm()), 1e-3))
     sides = [float(luma(colours[:, each]).mean()) for each in (_RIGHT_SPOTS, _LEFT_SPOTS)]
     mean = max(sum(sides) / 2, 1e-3)
-    limits = [min(max(0.5 + 0.5 * side / mean, 0.75), 1.25) for side in sides]
+    limits = [min(max(0.3 + 0.7 * side / mean, 0.55), 1.25) for side in sides]
     return MouthLight(
         tooth_3=(tooth * (1 + chroma * (tint - 1))).clamp(0, 1),
         gum_3=(0.5 * lip + 0.5 * skin * (lip / skin.clamp_min(1e-3)).clamp(0.4, 1.1)).clamp(0, 1),

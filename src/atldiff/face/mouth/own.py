@@ -22,6 +22,7 @@ _DARK_SHARE = 0.3
 _DIMMEST_TEETH = 0.55
 """Share of the luma that teeth should have, from which on something bright is taken for teeth."""
 
+_LEVEL_WEIGHT = 0.5
 _PROFILE_ROWS = 32
 
 
@@ -61,6 +62,21 @@ class Seen:
     aside: torch.Tensor
     gap_mm: torch.Tensor
     inside: torch.Tensor
+
+    def tooth_share(self, light: MouthLight) -> torch.Tensor:
+        """How far what is seen has the colour of teeth (1) and not that of lips (0): (h, w)."""
+        tooth, lip = (_features(each[:, None, None], light)[:, 0, 0] for each in (light.tooth_3, light.gum_3))
+        axis = tooth - lip
+        offset = _features(self.colour, light) - lip[:, None, None]
+        share = (offset * axis[:, None, None]).sum(dim=0) / axis.square().sum().clamp_min(1e-4)
+        return share.clamp(0, 1)
+
+
+def _features(colour_3hw: torch.Tensor, light: MouthLight) -> torch.Tensor:
+    """Chroma, and level over that of a tooth, which counts for less: teeth at the sides lie in shadow."""
+    level = luma(colour_3hw)
+    chroma = colour_3hw[[0, 2]] / (level + 0.03)
+    return torch.cat([chroma, _LEVEL_WEIGHT * level[None] / luma(light.tooth_3).clamp_min(0.03)])
 
 
 class PortraitReader:

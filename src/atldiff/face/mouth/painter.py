@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.mouth.atlas import make_atlas, sample_atlas
 from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes, edge_height
+from atldiff.face.mouth.light import luma
 
 _FADE_MM = 7.0
 """Over how many millimetres the lips' own flow fades into the face's at the window's border."""
@@ -22,8 +23,14 @@ _SEAM_SPREAD_MM = 60.0
 _EDGE_MM = 0.25
 """Half width of the edge of a lip."""
 
-_TOUCHING_MM = (0.25, 1.1)
+_TOUCHING_MM = (0.3, 1.2)
 """Local gap of the lips up to which nothing is seen between them, and from which on everything."""
+
+_TEETH_FROM_MM = (0.9, 2.4)
+"""Local gap up to which no teeth are seen in the dark between the lips, and from which on all of them."""
+
+_LIP_SHADOW_MM = 1.1
+"""How far lower teeth must stand out over the lip to be seen."""
 
 _LIT_DEPTH_MM = 3.2
 _LOWER_SHARE_OF_DROP = 0.97
@@ -55,7 +62,8 @@ class MouthPainter:
         self._pixel_mm = 1 / (crop.scale * self._mm)
         self._half = torch.tensor(WINDOW_HALF_MM) * self._mm
         light = self._atlas.light
-        self._gum = light.gum_3.to(device)
+        tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
+        self._tongue = (light.gum_3 * tint.sqrt()).clamp(0, 1).to(device)
 
     def paint(self, frames_F3HW: torch.Tensor, flow_F2GG: torch.Tensor, shapes: MouthShapes) -> None:
         """Paint the window around each frame's mouth, in place.
@@ -92,8 +100,7 @@ class MouthPainter:
         place = _Place.of(window.places_Fhw2, shapes)
         soft = max(_EDGE_MM, 0.6 * self._pixel_mm, 0.5 * self._pixel_mm * self._atlas.light.blur)
         cover = place.cover(self._mm, soft)
-        from_top = (place.below - place.top) / self._mm
-        inside = self._inside(window.places_Fhw2, from_top, place.along, shapes)
+        inside = self._inside(window.places_Fhw2, place, shapes)
         window.write(frames_F3HW, inside, cover)
 
     def _window(self, frames_F3HW: torch.Tensor, centre_F2: torch.Tensor, half_2: torch.Tensor) -> "_Window":
@@ -135,40 +142,49 @@ class MouthPainter:
         images = self._image.expand(len(source_Fhw2), -1, -1, -1)
         return F.grid_sample(images, pixels * 2 / size - 1, padding_mode="border", align_corners=False)
 
-    def _inside(
-        self, places_Fhw2: torch.Tensor, from_top_Fhw: torch.Tensor, along_Fhw: torch.Tensor, shapes: MouthShapes
-    ) -> torch.Tensor:
+    def _inside(self, places_Fhw2: torch.Tensor, place: "_Place", shapes: MouthShapes) -> torch.Tensor:
         """What lies behind the lips, (F, 3, h, w)."""
         skull = shapes.skull_F23
         mm = places_Fhw2 @ skull[:, None, :, :2].transpose(2, 3) + skull[:, None, None, :, 2]
         drop = shapes.drop_F.clamp_min(-2.0)[:, None, None]
         in_jaw = torch.stack([mm[..., 0], mm[..., 1] - _LOWER_SHARE_OF_DROP * drop], dim=-1)
-        opening = shapes.opening_F[:, None, None]
-        corners = _ramp(4 * (along_Fhw * (1 - along_Fhw)).clamp_min(0) / 0.6)
-        shade = 0.62 + 0.38 * _ramp((from_top_Fhw + 0.4) / _LIT_DEPTH_MM)
-        shade = shade * (0.62 + 0.38 * corners) * (0.85 + 0.15 * _ramp((opening - 1) / 4))
-        colour = self._hollow(mm, in_jaw, opening, corners)
-        for picture, place in ((self._atlas.lower, in_jaw), (self._atlas.upper, mm)):
-            teeth = sample_atlas(picture, place)
-            lit = torch.maximum(shade[:, None], teeth[:, 4:5])
+        from_top, from_bottom = (place.below - place.top) / self._mm, (place.bottom - place.below) / self._mm
+        gap = from_top + from_bottom
+        corners = _ramp(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)
+        shade = 0.6 + 0.4 * _ramp((from_top + 0.3) / _LIT_DEPTH_MM)
+        shade = shade * (0.6 + 0.4 * corners) * (0.8 + 0.2 * _ramp((gap - 1) / 5))
+        colour = self._hollow(mm[..., 0], from_top, from_bottom, gap, corners)
+        seen = _ramp((gap - _TEETH_FROM_MM[0]) / (_TEETH_FROM_MM[1] - _TEETH_FROM_MM[0]))
+        above_lip = _ramp((from_bottom - 0.2) / _LIP_SHADOW_MM)
+        for picture, where, shown in (
+            (self._atlas.lower, in_jaw, seen * above_lip),
+            (self._atlas.upper, mm, seen),
+        ):
+            teeth = sample_atlas(picture, where) * shown[:, None]
+            lit = torch.lerp(shade[:, None], torch.ones_like(teeth[:, 4:5]), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         return colour
 
     def _hollow(
-        self, mm_Fhw2: torch.Tensor, jaw_Fhw2: torch.Tensor, opening_F11: torch.Tensor, corners_Fhw: torch.Tensor
+        self,
+        across_Fhw: torch.Tensor,
+        from_top_Fhw: torch.Tensor,
+        from_bottom_Fhw: torch.Tensor,
+        gap_Fhw: torch.Tensor,
+        corners_Fhw: torch.Tensor,
     ) -> torch.Tensor:
-        """The dark, and the tongue in it, (F, 3, h, w)."""
-        gum = self._gum[:, None, None]
-        dark = self._atlas.dark_3[:, None, None]
-        x = jaw_Fhw2[..., 0] / 17
-        rise = (7.0 - 0.3 * opening_F11).clamp(2.0, 6.5)
-        top = self._atlas.lower_edge_mm - rise + 4.5 * x.square()
-        depth = jaw_Fhw2[..., 1] - top
-        tongue = _ramp(depth / 3.0 + 0.35) * _ramp((1.2 - x.abs()) / 0.5)
-        groove = 1 - 0.12 * torch.exp(-(x * 6).square())
-        level = (0.42 + 0.30 * _ramp(depth / 8)) * groove * (0.55 + 0.45 * corners_Fhw)
-        shade = 1 - 0.45 * _ramp((mm_Fhw2[..., 1] + 2) / 14)
-        return torch.lerp(dark * shade[:, None], gum * level[:, None], tongue[:, None])
+        """The dark, lit a little towards the lower lip, and the tongue in it, (F, 3, h, w); lengths in mm."""
+        x = across_Fhw / 17
+        middle = gap_Fhw.amax(dim=(1, 2), keepdim=True)
+        rise = middle * (0.66 - 0.018 * middle).clamp(0.3, 0.62) * (1 - 0.75 * x.square()).clamp_min(0)
+        depth = rise - from_bottom_Fhw
+        tongue = _ramp(depth / 3.5 + 0.5) * _ramp((1.15 - x.abs()) / 0.6) * _ramp(middle / 4)
+        groove = 1 - 0.10 * torch.exp(-(x * 5).square())
+        level = (0.40 + 0.34 * _ramp(depth / 6)) * groove * (0.5 + 0.5 * corners_Fhw)
+        lit = (0.55 + 0.9 * torch.exp(-from_bottom_Fhw.clamp_min(0) / 3.5)) * (0.6 + 0.4 * corners_Fhw)
+        lit = lit * (0.55 + 0.45 * _ramp(from_top_Fhw / 4))
+        dark = self._atlas.dark_3[:, None, None] * lit[:, None]
+        return torch.lerp(dark, self._tongue[:, None, None] * level[:, None], tongue[:, None])
 
 
 def _ramp(value: torch.Tensor) -> torch.Tensor:
