@@ -16,7 +16,11 @@ from torch.utils._pytree import tree_leaves
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 
+_DEVICE = torch.device("cpu", 0)
+"""What marked tensors give for their device; the host's give the plain ``cpu``."""
+
 _TO_THE_HOST = (torch.Tensor.cpu, torch.Tensor.numpy)
+_ASKS_FOR_THE_DEVICE = torch.Tensor.device.__get__  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class Marks(TorchFunctionMode):
@@ -30,9 +34,11 @@ class Marks(TorchFunctionMode):
         kwargs = kwargs or {}
         given = tree_leaves((args, kwargs))
         result = func(*args, **kwargs)
+        if func == _ASKS_FOR_THE_DEVICE:
+            return _DEVICE if getattr(args[0], "on_device", False) else result
         if func in _TO_THE_HOST:
             return result.clone() if isinstance(result, torch.Tensor) else result
-        moved = any(isinstance(each, torch.device) for each in given)
+        moved = any(isinstance(each, torch.device) and each.index == 0 for each in given)
         marked = moved or any(getattr(each, "on_device", False) for each in given if isinstance(each, torch.Tensor))
         for each in tree_leaves(result) if marked else []:
             if isinstance(each, torch.Tensor):
@@ -45,7 +51,7 @@ class Marks(TorchFunctionMode):
 
 @pytest.fixture
 def marked_pipeline(tiny_model) -> Iterator[ATLDiffPipeline]:
-    with ATLDiffPipeline.from_pretrained(tiny_model, device="cpu") as pipeline:
+    with ATLDiffPipeline.from_pretrained(tiny_model, device=_DEVICE) as pipeline:
         for part in vars(pipeline).values():
             if isinstance(part, torch.nn.Module):
                 for tensor in (*part.parameters(), *part.buffers()):
@@ -65,7 +71,7 @@ def test_nothing_on_the_device_is_float64(marked_pipeline, portrait, word, optio
 
 def test_the_marks_follow_what_is_made_of_them() -> None:
     with Marks() as marks:
-        there = torch.zeros(3).to(torch.device("cpu"))
+        there = torch.zeros(3).to(_DEVICE)
         (there[1:] + 1).mean().item()
         there.cpu().double()
         assert not marks.doubles
