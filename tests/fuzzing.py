@@ -80,15 +80,17 @@ def main(folder: Path, count: int, seed: int) -> None:
             (folder / "at").write_text(f"{source.suffix} {number}")
             readers = [read, *([read_film, read_clip] if source.suffix in FILMS else [])]
             for reader in readers:
-                began = time.monotonic()
+                began = time.process_time()
                 try:
                     reader(path)
                 except InputError:
                     pass
                 except BaseException as error:
                     print(f"{source.suffix} {number} {reader.__name__}: {type(error).__name__}: {error}", flush=True)
-                if time.monotonic() - began > SLOW_S:
-                    print(f"{source.suffix} {number} {reader.__name__}: {time.monotonic() - began:.1f} s", flush=True)
+                if time.process_time() - began > SLOW_S:
+                    print(
+                        f"{source.suffix} {number} {reader.__name__}: {time.process_time() - began:.1f} s", flush=True
+                    )
 
 
 if __name__ == "__main__":

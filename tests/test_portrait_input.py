@@ -363,7 +363,7 @@ def test_a_face_is_found_however_it_lies(portrait: Path, detector: FaceDetector,
     for _ in range(turns):
         back = np.stack([picture.shape[1] - back[:, 1], back[:, 0]], axis=1)
     assert count == 1
-    assert np.linalg.norm(back - upright, axis=1).mean() < 3
+    assert np.linalg.norm(back - upright, axis=1).mean() < 1
 
 
 def test_a_picture_with_a_bomb_in_its_text_is_refused(tmp_path: Path) -> None:

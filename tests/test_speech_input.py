@@ -112,7 +112,9 @@ def test_stereo_and_surround_are_mixed_to_the_mean(tmp_path):
     assert not track(Speech.from_array(surround, 16000)).any()
 
 
-@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_mulaw"])
+@pytest.mark.parametrize(
+    "codec", ["pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_s64le", "pcm_mulaw"]
+)
 def test_sample_formats_have_the_same_scale(tmp_path, codec):
     expected = sine(0.4, 16000)
     path = write_sound(tmp_path / "a.wav", expected, 16000, codec)
@@ -331,6 +333,17 @@ def test_real_clips(pattern):
         assert len(mono(speech)) == round(speech.duration_s * SAMPLE_RATE)
         assert 0.01 < speech.peak <= 1.5
         assert 0.5 < speech.duration_s < 10
+
+
+def test_formats_that_nobody_keeps_speech_in_are_not_opened(tmp_path):
+    """FFmpeg would open them by their content, whatever their name."""
+    for name, content in (
+        ("flash.wav", b"FWS\x0a" + bytes(200)),
+        ("game.mp3", b"\x80\0\0\x24\x03\x12\x04\x01\0\0\x3e\x80" + bytes(20) + b"(c)CRI" + bytes(400)),
+        ("screen.ogg", b"<svg xmlns='http://www.w3.org/2000/svg'/>" + bytes(50)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        fails(tmp_path / name, "cannot be read as sound or video")
 
 
 def test_tags_in_another_encoding_do_no_harm(tmp_path):

@@ -29,15 +29,18 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
         (F, 2, FLOW_GRID, FLOW_GRID) float32; at each place of the new frame the way, in crop pixels, to the place
         of the identity frame to read. It is zero on the crop's border.
     """
+    device = target_FK2.device
+    if not has_doubles(device):
+        source_K2, target_FK2 = source_K2.cpu(), target_FK2.cpu()
     target = target_FK2.double() / size
     offset = (source_K2.double() / size - target).float().double()
     frames = target.shape[0]
     border = _border_points(target).expand(frames, -1, -1)
     centres = torch.cat([target, border], dim=1)
     values = torch.cat([offset, torch.zeros_like(border)], dim=1)
-    weights = _solve_spline(centres, values).float()
-    grid = _grid_points(FLOW_GRID, target.device)
-    basis = radial_basis(torch.cdist(grid.expand(frames, -1, -1), centres.float()).square())
+    weights = _solve_spline(centres, values).float().to(device)
+    grid = _grid_points(FLOW_GRID, device)
+    basis = radial_basis(torch.cdist(grid.expand(frames, -1, -1), centres.float().to(device)).square())
     affine = torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1).expand(frames, -1, -1)
     flow = torch.cat([basis, affine], dim=2) @ weights
     flow = flow * _edge_window(grid)
@@ -75,6 +78,11 @@ def warp(
     flow = F.grid_sample(flow_F2GG, base, mode="bilinear", padding_mode="border", align_corners=False)
     places = base + flow.permute(0, 2, 3, 1) * (2.0 / size)
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def has_doubles(device: torch.device) -> bool:
+    """Whether a device calculates in float64; Apple's GPUs do not."""
+    return device.type != "mps"
 
 
 def _solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,14 @@ import numpy as np
 
 from atldiff.errors import InputError
 from atldiff.face.crop import DETECTION_SIZE, FaceCrop, detection_window, face_crop
-from atldiff.face.topology import MEDIAPIPE_TO_68
+from atldiff.face.topology import LEFT_EYE, MEDIAPIPE_TO_68, RIGHT_EYE
 
 SMALLEST_TILE = 384
 """Side in pixels of the smallest parts that a picture is searched in: faces of an eighth of it and more are found."""
 
 _SAME_FACE_OVERLAP = 0.4
 _SAME_PLACE = 0.05
+_UPRIGHT_RADIANS = 0.5
 _LIKENESS_MARGIN = 0.2
 _LEAST_LIKENESS = 0.05
 
@@ -194,8 +195,11 @@ class FaceDetector:
             return scorer
 
     def refine(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
-        """Landmarks read again in a close crop around ``landmarks``; None where no face is seen there."""
-        window = detection_window(landmarks)
+        """Landmarks read again in a close crop around ``landmarks``; None where no face is seen there.
+
+        A face that lies is turned upright for it: the landmarker hardly sees the lids of one on its side.
+        """
+        window = _close_window(landmarks)
         faces = self.detect_once(window.cut(image))
         if not faces:
             return None
@@ -245,6 +249,17 @@ def _tiles(width: int, height: int, side: int) -> Iterator[tuple[int, int]]:
     for top in starts[0]:
         for left in starts[1]:
             yield left, top
+
+
+def _close_window(landmarks: np.ndarray) -> FaceCrop:
+    """:func:`detection_window`, turned with the face where it leans by more than ``_UPRIGHT_RADIANS``."""
+    across = landmarks[LEFT_EYE].mean(axis=0) - landmarks[RIGHT_EYE].mean(axis=0)
+    angle = float(np.arctan2(across[1], across[0]))
+    if abs(angle) <= _UPRIGHT_RADIANS:
+        return detection_window(landmarks)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    window = detection_window(landmarks @ turn)
+    return FaceCrop(turn @ window.matrix, window.size)
 
 
 def _face_area(landmarks: np.ndarray) -> float:

@@ -131,7 +131,7 @@ class FaceMotion(Motion):
         positions = feature_positions(torch.from_numpy(numbers), self._options.fps)
         features, first = self._features(window, positions, device)
         identity = torch.from_numpy(self._identity).float().to(device)[None]
-        moved = self._generator(features, (positions - first).to(device)[None], identity)[0].cpu().numpy()
+        moved = self._generator(features, (positions - first).float().to(device)[None], identity)[0].cpu().numpy()
         return moved * interocular_distance(self._identity)
 
     def _features(

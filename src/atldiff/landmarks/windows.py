@@ -64,7 +64,7 @@ def predict_window(
     """
     points = generator.config.from_pixels(torch.from_numpy(identity).to(features_TC), crop_size)
     number = torch.tensor([_emotion_number(generator, emotion)], device=features_TC.device)
-    predicted = generator(features_TC[None], points[None], number)[0].double().cpu().numpy()
+    predicted = generator(features_TC[None], points[None], number)[0].cpu().double().numpy()
     return remove_head_motion(generator.config.to_pixels(predicted, crop_size), identity)
 
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
@@ -164,10 +165,7 @@ def _decoded(container: InputContainer, stream: AudioStream, name: str) -> Itera
                 f"and at most {MAX_SAMPLE_RATE} Hz"
             )
         start = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, len(names)).T
-        part = Part(as_float(samples), frame.sample_rate, names)
+        part = Part(as_float(_samples(frame)), frame.sample_rate, names)
         if lost and end and 0 < start - end <= _SHORTEST_GAP_S:
             empty = np.zeros((len(names), round((start - end) * frame.sample_rate)), dtype=np.float32)
             yield end, part._replace(samples=empty)
@@ -176,6 +174,14 @@ def _decoded(container: InputContainer, stream: AudioStream, name: str) -> Itera
         if total > MAX_DURATION_S:
             raise InputError(f"{name} lasts longer than {MAX_DURATION_S // 3600} hours; expected at most that")
         yield start, part
+
+
+def _samples(frame: AudioFrame) -> np.ndarray:
+    """(channels, n) of the frame's own type."""
+    if frame.format.name.startswith("s64"):
+        frame = av.AudioResampler(format="dblp", layout=frame.layout, rate=frame.sample_rate).resample(frame)[0]
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame | None]:

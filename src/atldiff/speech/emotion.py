@@ -174,7 +174,7 @@ def classify_speech(
         return NEUTRAL, {name: float(name == NEUTRAL) for name in EMOTIONS}
     waveform_BN = torch.from_numpy(sound)[None].to(classifier.feature_mean.device)
     features_BTC = encoder.layer(waveform_BN, classifier.config.layer)
-    probabilities = F.softmax(classifier(features_BTC)[0].double(), dim=0).tolist()
+    probabilities = F.softmax(classifier(features_BTC)[0].cpu().double(), dim=0).tolist()
     by_name = dict(zip(EMOTIONS, probabilities, strict=True))
     likeliest = max(by_name, key=by_name.__getitem__)
     return likeliest if by_name[likeliest] >= MIN_PROBABILITY else NEUTRAL, by_name
