@@ -139,11 +139,11 @@ def test_the_same_seed_gives_the_same_file(generate):
 
 
 def test_options_reach_the_frames(generate):
-    plain = frames_of(generate("--crop-only"))
+    plain = frames_of(generate("--crop-only", "--seed", "0"))
     assert plain.shape == (30, 128, 128, 3)
     pairs = ["--steps 2", "--emotion surprised", "--head-motion 0", "--blink off", "--mouth 0.2"]
     for number, more in enumerate(pair.split() for pair in pairs):
-        changed = frames_of(generate("--crop-only", *more, output=f"{number}.mp4"))
+        changed = frames_of(generate("--crop-only", "--seed", "0", *more, output=f"{number}.mp4"))
         assert not np.array_equal(plain, changed), more
     assert len(frames_of(generate("--crop-only", "--emotion", "auto", "--fps", "30", output="auto.mp4"))) == 36
 

@@ -482,10 +482,10 @@ NO_ROOM_TO_SIGN = """
     frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
     sign = writer.sign_mp4
 
-    def limited(source, target, identity):
+    def limited(source, target, *rest):
         size = source.stat().st_size + 500
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        sign(source, target, identity)
+        sign(source, target, *rest)
 
     writer.sign_mp4 = limited
     try:

@@ -262,7 +262,7 @@ def test_a_picture_waits_for_no_video_and_nobody_for_one_who_has_gone(tmp_path, 
             with pytest.raises(Problem, match="nobody waits"):
                 second.result(timeout=2)
             assert not first.done()
-            with pytest.raises(Problem, match="no face in 7 frames from the first 10 s of the portrait"):
+            with pytest.raises(Problem, match="no face in 13 frames from the first 10 s of the portrait"):
                 first.result(timeout=60)
             checker.stop()
             with pytest.raises(Problem, match="the service ended"):
