@@ -106,6 +106,7 @@ def test_where_there_is_no_terminal_a_line_now_and_then_says_how_far_it_is(gener
 
 
 def test_work_that_goes_on_is_not_taken_for_fast(caplog, monkeypatch):
+    monkeypatch.setattr(common, "LINE_EVERY_S", 5.0)
     monkeypatch.setattr(common.sys, "stderr", io.StringIO())
     with caplog.at_level("INFO", "atldiff"), ProgressBar("video", quiet=False) as progress:
         later = time.monotonic() + 100
