@@ -24,7 +24,8 @@ from atldiff.signing import (
 from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
-from media_files import write_sound
+from media_files import sine, write_sound
+from service_server import MAX_DURATION_S, MAX_MEGAPIXELS, MAX_UPLOAD_MIB, UPLOAD_TIMEOUT_S, Server, running
 
 torch.set_num_threads(1)
 
@@ -95,3 +96,31 @@ def tiny_pipeline(tiny_model: Path) -> Iterator[ATLDiffPipeline]:
 def detector() -> Iterator[FaceDetector]:
     with FaceDetector() as face_detector:
         yield face_detector
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    limits = ["--max-upload", str(MAX_UPLOAD_MIB), "--max-duration", str(MAX_DURATION_S)]
+    limits += ["--max-pixels", str(MAX_MEGAPIXELS), "--upload-timeout", str(UPLOAD_TIMEOUT_S)]
+    model = ["--model", str(tiny_model), "--device", "cpu"]
+    data = tmp_path_factory.mktemp("service") / "data"
+    with running(data, *model, *limits, "--workers", "1", "--queue", "1") as server:
+        yield server
+        assert not [line for line in server.log if "Traceback" in line]
+
+
+@pytest.fixture(scope="module")
+def face(portrait: Path) -> bytes:
+    return portrait.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """0.4 s."""
+    return write_sound(tmp_path_factory.mktemp("sound") / "tone.wav", sine(0.4, 16_000), 16_000).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def long_sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """5 s."""
+    return write_sound(tmp_path_factory.mktemp("sound") / "long.wav", sine(5, 16_000), 16_000).read_bytes()

@@ -2,20 +2,30 @@
 
 import contextlib
 import http.client
+import io
 import json
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import av
+
 START_S = 120.0
+MAX_UPLOAD_MIB, MAX_DURATION_S, MAX_MEGAPIXELS = 2, 6, 2
+UPLOAD_TIMEOUT_S = 4
+SLOW = {"fps": "120", "steps": "64"}
+"""Options with which the long sentence takes far longer than any test."""
+
+PORTRAIT_HEAD = b'Content-Disposition: form-data; name="portrait"\r\n\r\n'
 
 
 @dataclass
@@ -117,3 +127,61 @@ def form(parts: Mapping[str, bytes | str], boundary: str = "") -> tuple[bytes, s
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
         body += head.encode() + content + b"\r\n"
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def frames_of(video: bytes) -> int:
+    with av.open(io.BytesIO(video)) as container:
+        assert container.streams.audio
+        return sum(1 for _ in container.decode(video=0))
+
+
+def queued(reply) -> str:
+    assert reply.status == 202, reply.body
+    assert reply.headers["location"] == f"/v1/videos/{reply.json()['id']}"
+    return reply.json()["id"]
+
+
+def figure(server: Server, name: str) -> float:
+    found = re.search(rf"^{name} (.*)$", server.get("/metrics").body.decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def head(path: str, kind: str, length: int, method: str = "POST") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Type: {kind}", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def assert_refused(server: Server, reply, field: str | None, status: int = 422) -> None:
+    assert reply.status == status, reply.body
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem = reply.json()
+    assert (problem["status"], problem.get("field")) == (status, field)
+    assert len(problem["detail"]) > 10
+    assert str(server.data) not in problem["detail"]
+    assert list((server.data / "jobs").iterdir()) == []
+
+
+def exchange(server: Server, *pieces: bytes, pause_s: float = 0.0, timeout_s: float = 30.0) -> bytes:
+    """Send raw bytes, and read what comes back until the connection ends."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=timeout_s) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+            if received.endswith((b"}", b"\0")):
+                break
+        return received
+
+
+def raw_form(*parts: bytes, end: bytes = b"--B--\r\n") -> bytes:
+    return b"".join(b"--B\r\n" + part + b"\r\n" for part in parts) + end
