@@ -302,7 +302,11 @@ def test_a_still_mouth_has_no_correlation() -> None:
     faces = np.random.default_rng(0).normal(size=(3, 10, 68, 2))
     still = np.repeat(faces[:, :1], 10, axis=1)
     judged = judge_shapes([("a", still[0], faces[0]), ("b", faces[1], faces[1]), ("c", faces[2], still[2])])
-    zeros = {f"{shape} {figure} a": 0.0 for shape in ("opening", "width") for figure in ("r", "gain")}
+    zeros = {
+        f"{shape} {figure} a": pytest.approx(0, abs=1e-9)
+        for shape in ("opening", "width")
+        for figure in ("r", "gain")
+    }
     ones = {f"{shape} {figure} b": pytest.approx(1.0) for shape in ("opening", "width") for figure in ("r", "gain")}
     assert judged.figures == zeros | ones
     assert judged.score == pytest.approx(0.5)

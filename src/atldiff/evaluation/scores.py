@@ -96,8 +96,8 @@ class EvaluationReport:
         skipped: (key, why) of clips that could not be judged.
         curves: mouth openings of every clip.
         frechet: group → row → FID; empty without weights.
-        mouth_frechet: group → row → Fréchet distance of a second of mouth.
         sheets: pictures of the worst clips, the worst first.
+        mouth_frechet: group → row → Fréchet distance of a second of mouth.
     """
 
     model: str
@@ -108,8 +108,8 @@ class EvaluationReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     curves: list[MouthCurves] = field(default_factory=list)
     frechet: dict[str, dict[str, float]] = field(default_factory=dict)
-    mouth_frechet: dict[str, dict[str, float]] = field(default_factory=dict)
     sheets: list[ContactSheet] = field(default_factory=list)
+    mouth_frechet: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def by_corpus(self) -> Groups:
         """Speakers seen in training are a corpus of their own."""

@@ -41,6 +41,10 @@ SHUT, OPEN = 0.03, 0.08
 CLOSURE_REACH = 6
 """So many frames before or after, the mouth was open."""
 
+_SPEAKING = torch.zeros(NUM_LANDMARKS, 1, dtype=torch.bool)
+_SPEAKING[JAW] = _SPEAKING[MOUTH] = True
+"""Points that make the shapes; the eyes and the nose, against which these are measured, must not learn to help."""
+
 _FEATURES_SEED = 0
 """Of the changed sounds: every run hears the same ones, so that they are encoded once."""
 
@@ -143,7 +147,8 @@ def landmark_loss(
     right, left = OUTER_EYE_CORNERS
     scale = (identity[:, left] - identity[:, right]).norm(dim=-1)[:, None, None, None]
     start = identity[:, None] / scale
-    made, true = (mouth_shapes(start + moved.float()) for moved in (predicted, target))
+    speaking = torch.where(_SPEAKING.to(target.device), predicted.float(), target)
+    made, true = (mouth_shapes(start + moved) for moved in (speaking, target))
     discords = torch.stack(
         [
             share * (1 - _concordance(change(made[name]), change(true[name]), floor)).mean()
@@ -174,7 +179,7 @@ def _gap_at_closures(made_BF: torch.Tensor, true_BF: torch.Tensor) -> torch.Tens
     open_near = nn.functional.max_pool1d(true_BF[:, None], 2 * CLOSURE_REACH + 1, 1, CLOSURE_REACH)[:, 0] > OPEN
     closed = (true_BF < SHUT) & open_near
     gaps = (made_BF / SHUT - 1).clamp_min(0)
-    return (gaps * closed).sum() / closed.sum().clamp_min(1)
+    return ((gaps * closed).sum(dim=1) / closed.sum(dim=1).clamp_min(1)).mean()
 
 
 @torch.no_grad()

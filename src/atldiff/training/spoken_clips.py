@@ -63,7 +63,7 @@ def judge_shapes(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Validat
 
     The figures are medians over the clips of a corpus. The score is the mean over corpora of the concordance that
     goes with them, 2 r · gain / (1 + gain²): a mouth that follows but moves too little is not a good one. A predicted
-    mouth that is still has r = 0; clips whose true mouth is still say nothing and are left out.
+    mouth that is still has r = 0; where the true shape is still a clip says nothing of it.
 
     Args:
         clips: corpus, predicted and true landmarks, (F, 68, 2) each.
@@ -71,23 +71,19 @@ def judge_shapes(clips: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Validat
     Raises:
         InputError: no true mouth moves.
     """
-    found: dict[str, list[list[float]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for corpus, predicted, target in clips:
         made, true = mouth_shapes(predicted), mouth_shapes(target)
-        if min(np.ptp(true[name]) for name in _JUDGED) < _STILL:
-            continue
-        row = []
         for name in _JUDGED:
-            still = np.ptp(made[name]) < _STILL
-            row += [0.0 if still else float(np.corrcoef(made[name], true[name])[0, 1])]
-            row += [0.0 if still else float(made[name].std() / true[name].std())]
-        found.setdefault(corpus, []).append(row)
+            if np.ptp(true[name]) >= _STILL:
+                still = np.ptp(made[name]) < _STILL
+                r = 0.0 if still else float(np.corrcoef(made[name], true[name])[0, 1])
+                found.setdefault((corpus, name), []).append((r, float(made[name].std() / true[name].std())))
     if not found:
         raise InputError("the mouth is still in all validation clips; expected some that speak")
-    figures, scores = {}, []
-    for corpus, rows in found.items():
-        medians = np.median(rows, axis=0)
-        for name, r, gain in zip(_JUDGED, medians[::2], medians[1::2], strict=True):
-            figures |= {f"{name} r {corpus}": float(r), f"{name} gain {corpus}": float(gain)}
-            scores.append(2 * r * gain / (1 + gain**2))
-    return Validation(float(np.mean(scores)), figures)
+    figures, concordances = {}, []
+    for (corpus, name), rows in found.items():
+        r, gain = (float(value) for value in np.median(rows, axis=0))
+        figures |= {f"{name} r {corpus}": r, f"{name} gain {corpus}": gain}
+        concordances.append(2 * r * gain / (1 + gain**2))
+    return Validation(float(np.mean(concordances)), figures)
