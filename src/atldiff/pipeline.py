@@ -353,7 +353,8 @@ class ATLDiffPipeline:
             options: those of :meth:`stream`; here ``head_motion`` is 0 and ``blink`` off unless given.
 
         Returns:
-            (F, 128, 128, 3) uint8, what ``stream(crop_only=True)`` gives for the same options.
+            (F, 128, 128, 3) uint8, what ``stream(crop_only=True)`` gives for the same options and for landmarks that
+            :func:`atldiff.face.mouth.settle.settle_lips` has laid on the portrait's lips.
 
         Raises:
             InputError: an argument cannot be used.
