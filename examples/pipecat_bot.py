@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from pipecat.frames.frames import EndFrame, InterruptionFrame, TTSSpeakFrame
+from pipecat.frames.frames import InterruptionFrame, TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.base_transport import TransportParams
@@ -89,7 +89,7 @@ async def hold(connection: SmallWebRTCConnection, face: PreparedPortrait, **serv
 
     @transport.event_handler("on_client_disconnected")
     async def end(*_: Any) -> None:
-        await worker.queue_frame(EndFrame())
+        await worker.cancel()
 
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)

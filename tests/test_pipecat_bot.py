@@ -26,7 +26,7 @@ from aiortc.mediastreams import MediaStreamError
 torch.set_num_threads(1)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pipecat_bot.py"
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 
 
 def load_example() -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
-from atldiff.face.portrait import Detector, load_portrait, select_face
+from atldiff.face.portrait import Detector, Judge, load_portrait, select_face
 from atldiff.face.prepared import prepared
 from atldiff.media import open_media
 from atldiff.serve.notices import SEVERAL_FACES, collected
@@ -101,8 +101,8 @@ def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
 
 
 def check_portrait(
-    path: Path, face: int | None, detector: Detector, max_pixels: int, video_detector: Detector
-) -> tuple[np.ndarray, Detector]:
+    path: Path, face: int | None, detector: Judge, max_pixels: int, video_detector: Detector
+) -> tuple[np.ndarray, Judge]:
     """The picture, and what finds its faces; ``video_detector`` finds it in a video. Raises: Problem: no picture, too
     large, no face, or no face of that number."""
     with _fault_in(PORTRAIT, path.parent):
