@@ -1,6 +1,7 @@
-# make demo   renders out/demo.mp4 from the portrait and the speech in the package
-# make test   runs the tests
-# make lint   checks style and types
+# make demo       renders out/demo.mp4 from the portrait and the speech in the package
+# make assistant  opens a page where a face says at once what one types or speaks
+# make test       runs the tests
+# make lint       checks style and types
 #
 # PYTHON       the interpreter, 3.11 or newer
 # TORCH_INDEX  where torch comes from. The default has builds for CPUs, without gigabytes of CUDA libraries;
@@ -15,12 +16,15 @@ PIP := $(VENV)/bin/python -m pip
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)
 ASSETS := src/atldiff/assets
 
-.PHONY: demo test lint
+.PHONY: demo assistant test lint
 
 demo: $(VENV)/.installed
 	@mkdir -p out
 	$(VENV)/bin/atldiff generate --portrait $(ASSETS)/portrait.jpg --speech $(ASSETS)/speech.flac -o out/demo.mp4
 	@echo "The video is in $(CURDIR)/out/demo.mp4"
+
+assistant: $(VENV)/.installed-assistant
+	$(VENV)/bin/atldiff studio --page live
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest
@@ -46,6 +50,10 @@ $(VENV)/.torch: $(VENV)/bin/python
 $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 	$(PIP) install --quiet -e .
 	@touch $@
+
+$(VENV)/.installed-assistant: pyproject.toml | $(VENV)/.torch
+	$(PIP) install --quiet -e '.[serve,tts,webrtc]'
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch
 	$(PIP) install --quiet -e '.[dev]'

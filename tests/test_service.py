@@ -21,6 +21,7 @@ from PIL import Image
 import test_service_live
 from media_files import sine, write_video
 from service_server import (
+    MAX_DURATION_S,
     SLOW,
     assert_refused,
     figure,
@@ -36,7 +37,9 @@ pytest.importorskip("fastapi")
 pytest.importorskip("websockets")
 
 
+from atldiff.face.portrait import prepare_portrait
 from atldiff.serve.store import JobStore, stopped_problem
+from atldiff.speech.voices import voices
 
 torch.set_num_threads(1)
 
@@ -82,6 +85,39 @@ def test_the_video_itself_is_the_answer_to_one_who_waits(server, face, sound, tm
     reply = server.post("/v1/videos?wait=true", portrait=clip, speech=clip, crop_only="1")
     assert (reply.status, reply.headers["content-type"]) == (200, "video/mp4")
     assert frames_of(reply.body) in (7, 8)
+
+
+def test_a_text_is_said(server, face) -> None:
+    video = server.post("/v1/videos?wait=true", portrait=face, text="Hello. I am a face.", crop_only="true")
+    assert video.status == 200, video.body
+    assert 40 < frames_of(video.body) < 100
+    assert server.get("/v1/limits").json()["voices"] == voices()
+
+
+@pytest.mark.parametrize(
+    ("parts", "field", "words"),
+    [
+        ({"text": "你好"}, "text", "nothing that the voice can say"),
+        ({"text": 40 * "This is far too long. "}, "text", f"longer than {MAX_DURATION_S} s"),
+        ({"text": 70_000 * "x"}, "text", "too long"),
+        ({"text": "Hello.", "voice": "nobody"}, "voice", "no voice 'nobody'"),
+        ({"voice": "heart"}, "speech", "the speech is missing; expected a file, or a text"),
+        ({"text": "Hello.", "speech": b"RIFF"}, "text", "got speech and text"),
+        ({"voice": "heart", "speech": b"RIFF"}, "voice", "a voice says a text"),
+    ],
+)
+def test_a_text_that_cannot_be_said_is_refused(server, face, parts, field, words) -> None:
+    answer = server.post(portrait=face, **parts)
+    assert answer.status == 422
+    assert answer.json()["field"] == field
+    assert words in answer.json()["detail"]
+
+
+def test_a_prepared_portrait_is_taken(server, face, portrait, detector, sound, tmp_path) -> None:
+    known = prepare_portrait(portrait, lambda: detector).save(tmp_path / "face.atl").read_bytes()
+    assert server.post("/v1/faces", portrait=known).json() == server.post("/v1/faces", portrait=face).json()
+    assert server.post("/v1/videos?wait=true", portrait=known, speech=sound).status == 200
+    assert "damaged" in server.post(portrait=known[:-9], speech=sound).json()["detail"]
 
 
 def test_the_example_makes_a_video(server, portrait, sound, tmp_path) -> None:
@@ -170,7 +206,8 @@ def test_the_description_names_every_route(server) -> None:
     assert set(description["paths"]) >= {"/v1/videos", "/v1/videos/{job_id}", "/health", "/metrics"}
     body = description["paths"]["/v1/videos"]["post"]["requestBody"]
     form_schema = body["content"]["multipart/form-data"]["schema"]
-    assert form_schema["required"] == ["portrait", "speech"]
+    assert form_schema["required"] == ["portrait"]
+    assert form_schema["oneOf"] == [{"required": ["speech"]}, {"required": ["text"]}]
     assert set(form_schema["properties"]) > {"fps", "seed", "emotion", "face"}
     page = server.get("/docs")
     assert page.headers["content-type"].startswith("text/html")

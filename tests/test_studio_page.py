@@ -301,6 +301,29 @@ def test_a_picture_is_taken_and_speech_recorded(page) -> None:
     assert 1 <= page.run("return document.getElementById('video').duration") < 2
 
 
+def test_what_is_typed_is_said(server, page, portrait, word) -> None:
+    page.put("portrait-file", portrait)
+    page.click("speech-write")
+    assert page.focused() == "speech-text"
+    page.click("consent")
+    page.click("generate")
+    page.wait(lambda: page.text("speech-error") == "Type what is to be said first.")
+    assert page.focused() == "speech-text"
+    page.find("speech-text").send_keys("你好")
+    page.click("consent")
+    page.click("generate")
+    page.wait(lambda: "nothing that the voice can say" in page.text("speech-error"))
+    page.find("speech-text").send_keys(" hello")
+    assert not page.find("consent").is_selected()
+    page.click("consent")
+    generate(page)
+    assert page.run("return document.getElementById('video').duration") > 0.5
+    page.put("speech-file", word)
+    assert not page.find("speech-text").is_displayed()
+    page.click("speech-clear")
+    assert page.find("speech-drop").is_displayed()
+
+
 def test_the_token_is_asked_for(server, page, portrait, word) -> None:
     page.open(f"http://127.0.0.1:{server.port}/")
     fill(page, portrait, word)

@@ -4,6 +4,7 @@
 in a thread, between a queue of sound and a queue of frames that are both bounded.
 """
 
+import math
 import queue
 import sys
 import threading
@@ -128,6 +129,10 @@ class LiveFace:
             if not sound.frames_left(first, self.fps):
                 return
 
+    def hush(self, until_s: float) -> int:
+        """Let the mouth rest in all frames before a time that are not yet made; gives the first of them."""
+        return self._motion.hush.begin(math.ceil(until_s * self.fps))
+
 
 class _Sound:
     """Pieces of sound as 16 kHz blocks, with silence after the last, and how much of it there was."""
@@ -236,6 +241,14 @@ class LiveSession:
     def finish(self) -> None:
         """The sound has ended: what was fed is still made to frames, then the iteration ends."""
         self._sound.end()
+
+    def hush(self) -> int:
+        """Somebody was cut short: the mouth rests through all the sound so far that is not yet made to frames.
+
+        Returns:
+            The number of the first frame that it holds for; those before it are made already.
+        """
+        return self._face.hush((self._fed + self._silent) / self.sample_rate)
 
     def close(self) -> None:
         """End at once; frames that nobody took are lost. Closing twice does no harm."""

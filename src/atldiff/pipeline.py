@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -17,6 +17,8 @@ from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_netw
 from atldiff.diffusion.precision import network_type
 from atldiff.errors import InputError, ModelError
 from atldiff.face.detection import FaceDetector, check_not_forked
+from atldiff.face.portrait import Judge, prepare_portrait
+from atldiff.face.prepared import PreparedPortrait, prepared
 from atldiff.face.sitter import read_sitter
 from atldiff.landmarks.generator import LandmarkGenerator
 from atldiff.landmarks.kfusion import KFusionGenerator
@@ -56,6 +58,8 @@ from atldiff.speech.activity import activity_threshold
 from atldiff.speech.distilled import DistilledEncoder
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
 from atldiff.speech.loudness import levelled_live
+from atldiff.speech.text import Voice, spoken
+from atldiff.speech.voices import DEFAULT_VOICE
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
@@ -190,8 +194,10 @@ class ATLDiffPipeline:
     def __call__(
         self,
         portrait: PortraitInput,
-        speech: SpeechInput,
+        speech: SpeechInput | None = None,
         *,
+        text: str | Iterable[str] | None = None,
+        voice: Voice = DEFAULT_VOICE,
         progress: Progress | None = None,
         **options: Unpack[OptionArguments],
     ) -> TalkingHead:
@@ -199,9 +205,9 @@ class ATLDiffPipeline:
 
         Args:
             progress: called with (frames done, frames in all) after each frame.
-            portrait, speech, options: those of :meth:`stream`.
+            portrait, speech, text, voice, options: those of :meth:`stream`.
         """
-        stream = self.stream(portrait, speech, **options)
+        stream = self.stream(portrait, speech, text=text, voice=voice, **options)
         frames = np.empty((stream.frames, stream.height, stream.width, 3), dtype=np.uint8)
         for index, frame in enumerate(stream):
             frames[index] = frame
@@ -212,8 +218,10 @@ class ATLDiffPipeline:
     def stream(
         self,
         portrait: PortraitInput,
-        speech: SpeechInput,
+        speech: SpeechInput | None = None,
         *,
+        text: str | Iterable[str] | None = None,
+        voice: Voice = DEFAULT_VOICE,
         fps: float = 25.0,
         steps: int | None = None,
         seed: int | None = None,
@@ -235,9 +243,11 @@ class ATLDiffPipeline:
 
         Args:
             portrait: a picture (path, bytes, open file, array, tensor or Pillow image), or a video with a face in it,
-                see :func:`~atldiff.face.portrait.load_portrait`.
+                see :func:`~atldiff.face.portrait.load_portrait`; or what :meth:`prepare` gave, or its file.
             speech: a recording (path, bytes, open file, array, ``(rate, array)``, a data set's dictionary …), see
                 :meth:`~atldiff.speech.waveform.Speech.coerce`.
+            text: what is to be said, whole or in pieces, in the place of ``speech``.
+            voice: says it: a name of the extra ``tts``, or any callable text → samples, rate in Hz.
             fps: frames per second, 1 to 120.
             steps: sampler steps, 1 to 64; the model's default if None.
             seed: the same seed gives the same frames; None draws one from what is in portrait and speech.
@@ -270,8 +280,8 @@ class ATLDiffPipeline:
             mouth=mouth,
             look_ahead_s=look_ahead_s,
         )
-        audio = Speech.coerce(speech, sample_rate, audio_track)
-        sitter = read_sitter(portrait, self._face_detector(), face, max_size, aspect, background)
+        audio = _speech_or_text(speech, text, voice, sample_rate, audio_track)
+        sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
         scene = self._scene(sitter.picture, sitter.landmarks, options, crop_only)
         coming: deque[np.ndarray] = deque()
@@ -293,6 +303,20 @@ class ATLDiffPipeline:
             _pictures=scene.pictures(scene.animator.stream(landmark_blocks())),
             _coming=coming,
         )
+
+    def prepare(
+        self, portrait: PortraitInput, *, face: int | None = None, background: str | None = None
+    ) -> PreparedPortrait:
+        """Find the face in a portrait once, for all the videos to come; ``.save("face.atl")`` keeps it.
+
+        Args:
+            portrait, face, background: as for :meth:`stream`.
+
+        Raises:
+            InputError: the portrait cannot be used.
+            FaceError: no usable face in it.
+        """
+        return prepare_portrait(portrait, self._face_detector, face, background)
 
     def live(
         self,
@@ -328,7 +352,7 @@ class ATLDiffPipeline:
         """
         settled = self._options(look_ahead_s=look_ahead_s, **options)
         check_live(settled, sample_rate, max_delay_s, idle_s)
-        sitter = read_sitter(portrait, self._face_detector(), face, max_size, aspect, background)
+        sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         settled = sitter.settle(settled, options.get("seed"))
         scene = self._scene(sitter.picture, sitter.landmarks, settled, crop_only)
         if not isinstance(scene.animator, FaceAnimator):
@@ -448,6 +472,11 @@ class ATLDiffPipeline:
     ) -> Scene:
         return make_scene(self.unet, picture, landmarks, options, crop_only, self._precision)
 
+    def _judged(self, portrait: PortraitInput) -> tuple[PortraitInput, Judge]:
+        """A portrait, and what finds its face: a prepared one needs no detector."""
+        known = prepared(portrait)
+        return (portrait, self._face_detector()) if known is None else (known.picture, known)
+
     def _face_detector(self) -> FaceDetector:
         if self._detector is None:
             self._detector = FaceDetector()
@@ -463,6 +492,18 @@ def model_folder(name_or_dir: str | Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"no model {str(name_or_dir)!r}: expected {DEFAULT_MODEL!r} or a folder with {INDEX_NAME}")
     return folder
+
+
+def _speech_or_text(
+    speech: SpeechInput | None, text: str | Iterable[str] | None, voice: Voice, rate: float | None, track: int | None
+) -> Speech:
+    if speech is not None and text is not None:
+        raise InputError("got speech and text; expected one of them")
+    if text is not None:
+        return spoken(text, voice)
+    if speech is None:
+        raise InputError("got neither speech nor text; expected one of them")
+    return Speech.coerce(speech, rate, track)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -23,7 +23,20 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol, TextIO
 
 from atldiff import __version__
-from atldiff.cli import assemble, batch, convert, evaluate, generate, live, prepare, serve, studio, train, verify
+from atldiff.cli import (
+    assemble,
+    batch,
+    convert,
+    evaluate,
+    generate,
+    live,
+    prepare,
+    prepare_portrait,
+    serve,
+    studio,
+    train,
+    verify,
+)
 from atldiff.errors import InputError
 from atldiff.words import printable
 
@@ -213,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
         help="auto, cpu, cuda, cuda:1 … or mps (default: %(default)s)",
     )
     _add_verb(verbs, "generate", generate, "make a video", [device, common])
+    _add_verb(verbs, "prepare-portrait", prepare_portrait, "find the face in a portrait once", [common])
     _add_verb(verbs, "batch", batch, "make many videos", [device, common])
     _add_verb(verbs, "verify", verify, "say whether a video is marked as synthetic", [common])
     _add_verb(verbs, "live", live, "turn sound into frames while it is spoken", [device, common])

@@ -1,8 +1,11 @@
-"""``atldiff generate``: portrait and speech → a video file."""
+"""``atldiff generate``: portrait and speech, or a text → a video file."""
 
 import argparse
 import contextlib
+import importlib
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from atldiff.options import AUTO_EMOTION
 
 if TYPE_CHECKING:
     from atldiff.render import RenderReport
+    from atldiff.speech.text import Voice
     from atldiff.speech.waveform import Speech
 
 EXAMPLES = """examples:
@@ -19,9 +23,11 @@ EXAMPLES = """examples:
   atldiff generate -p phone.heic -s message.m4a -o clips/hello.mp4 --emotion happy
   atldiff generate -p portrait.png -s interview.mkv --audio-track 2 --aspect 9:16 --max-size 1280 -o short.webm
   some-speech-program | atldiff generate -p portrait.jpg -s - -o out.mp4
+  atldiff generate -p portrait.jpg --text "Hello. I say what I read." -o out.mp4
 """
 
 _STANDARD_INPUT = "-"
+_PIECE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-p", "--portrait", "-i", metavar="P", help="a picture, or a video with a face in it")
     add("-s", "--speech", "-a", metavar="S", help="a sound file, or a video with sound; - for standard input")
+    add("--text", metavar="TEXT", help="what is to be said, in the place of speech; - for standard input")
+    add("--voice", metavar="NAME", help="says the text: a voice, or module:callable (default: that of the extra tts)")
     add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
     add_generation_options(parser)
     add("--audio-track", metavar="N", type=int, help="which sound track, from 1 (default: the file's own default)")
@@ -59,10 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_crf(arguments.crf, file_kind(output))
     with contextlib.ExitStack() as stack:
         stack.enter_context(parent_folder(output))
-        inputs = (portrait, *([] if speech == _STANDARD_INPUT else [speech]))
+        inputs = (portrait, *([] if speech in (None, _STANDARD_INPUT) else [speech]))
         check_output(output, inputs, overwrite=not arguments.no_clobber)
         identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
-        sound = _open_speech(speech, arguments.audio_track)
+        sound = _speech(speech, arguments)
         began = time.monotonic()
         pipeline = stack.enter_context(open_pipeline(arguments))
         progress = stack.enter_context(ProgressBar("frame", arguments.quiet))
@@ -84,24 +92,23 @@ def run(arguments: argparse.Namespace) -> None:
     print(_closing_line(report, arguments.crop_only, loading_s))
 
 
-def _places(arguments: argparse.Namespace) -> tuple[str, str, Path]:
-    """Portrait, speech and output, named or in their order."""
+def _places(arguments: argparse.Namespace) -> tuple[str, str | None, Path]:
+    """Portrait, speech and output, named or in their order; with a text there is no speech."""
     given = list(arguments.inputs)
-    places = []
-    for name, short in (("portrait", "-p"), ("speech", "-s"), ("output", "-o")):
+    wanted = {"portrait": "-p", "speech": "-s", "output": "-o"}
+    if arguments.text is not None:
+        if arguments.speech is not None:
+            raise InputError("got --speech and --text; expected one of them")
+        del wanted["speech"]
+    places: dict[str, str] = {}
+    for name, short in wanted.items():
         value = getattr(arguments, name)
         if value is None and not given:
-            raise InputError(f"no {name} was given; expected {short} or three names: portrait, speech, output")
-        places.append(given.pop(0) if value is None else value)
+            raise InputError(f"no {name} was given; expected {short} or {len(wanted)} names: {', '.join(wanted)}")
+        places[name] = given.pop(0) if value is None else value
     if given:
-        raise InputError(f"{given[0]!r} is one name too many; expected portrait, speech and output")
-    return places[0], places[1], Path(places[2])
-
-
-def _open_speech(speech: str, track: int | None) -> "Speech":
-    from atldiff.speech.waveform import Speech
-
-    return Speech.coerce(speech, track=track)
+        raise InputError(f"{given[0]!r} is one name too many; expected {', '.join(wanted)}")
+    return places["portrait"], places.get("speech"), Path(places["output"])
 
 
 def _closing_line(report: "RenderReport", crop_only: bool, loading_s: float) -> str:
@@ -113,3 +120,40 @@ def _closing_line(report: "RenderReport", crop_only: bool, loading_s: float) -> 
         f"{report.path}: {size}, {report.duration_s:.2f} s, {report.frames} frames, seed {report.seed}, "
         f"took {report.seconds:.1f} s and {loading_s:.1f} s to load, real-time factor {report.real_time_factor:.2f}"
     )
+
+
+def _speech(speech: str | None, arguments: argparse.Namespace) -> "Speech":
+    """The recording, or the text, spoken."""
+    from atldiff.speech.text import spoken
+    from atldiff.speech.waveform import Speech
+
+    if speech is not None:
+        if arguments.voice is not None:
+            raise InputError("--voice says a --text; with speech it has nothing to do")
+        return Speech.coerce(speech, track=arguments.audio_track)
+    text = _standard_input() if arguments.text == _STANDARD_INPUT else arguments.text
+    return spoken(text, _voice(arguments.voice))
+
+
+def _standard_input() -> Iterator[str]:
+    try:
+        while piece := sys.stdin.read(_PIECE):
+            yield piece
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is no text in {sys.stdin.encoding}; expected text") from error
+
+
+def _voice(name: str | None) -> "Voice":
+    """A voice by its name, or the callable of a module that Python finds, also in the current folder."""
+    from atldiff.speech.voices import DEFAULT_VOICE
+
+    module, colon, attribute = (name or DEFAULT_VOICE).partition(":")
+    if not colon:
+        return module
+    sys.path.append("")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no voice {name} ({error}); expected a name, or module:callable") from error
+    finally:
+        sys.path.remove("")

@@ -9,6 +9,8 @@ from urllib.parse import quote
 from atldiff.cli import serve
 from atldiff.serve.settings import default_data_folder
 
+PAGES = ("videos", "live")
+
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 
 _log = logging.getLogger("atldiff")
@@ -16,6 +18,7 @@ _log = logging.getLogger("atldiff")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_arguments(parser)
+    parser.add_argument("--page", choices=PAGES, default=PAGES[0], help="which page is opened (default: %(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="say where the page is, but do not open it")
 
 
@@ -23,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = serve.settings_of(arguments, default_data_folder("studio"), studio=True)
 
     def tell(port: int) -> None:
-        address = page_address(arguments.host, port)
+        address = page_address(arguments.host, port) + ("live" if arguments.page == "live" else "")
         _log.info("the studio is at %s", address)
         if not arguments.no_browser:
             token = f"#token={quote(settings.tokens[0])}" if settings.tokens else ""

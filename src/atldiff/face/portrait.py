@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from atldiff.errors import FaceError, InputError
 from atldiff.face.kinds import LEAST_HUMAN, covering
+from atldiff.face.prepared import PreparedPortrait, prepared
 from atldiff.face.topology import JAW, LEFT_EYE, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, RIGHT_EYE, mouth_opening
 from atldiff.forms import content_of, local_path, plain_array
 from atldiff.media import check_codec, existing_file, open_media
@@ -103,6 +104,26 @@ def _load_file(source: Path | bytes, name: str, detector: Detector | None, backg
         if detector is None:
             raise InputError(f"{name} cannot be read as a picture; expected {EXPECTED}") from error
     return portrait_from_video(source, detector, name)
+
+
+def prepare_portrait(
+    source: Any, detector: Callable[[], Judge], number: int | None = None, background: str | None = None
+) -> PreparedPortrait:
+    """A portrait and the face in it that is to speak.
+
+    Args:
+        source: as for :func:`load_portrait`, or a prepared portrait, which has one face.
+        detector: makes the detector, where one is needed.
+        number: see :func:`select_face`.
+        background: see :func:`load_portrait`.
+
+    Raises:
+        InputError, FaceError: see :func:`load_portrait` and :func:`select_face`.
+    """
+    known = prepared(source)
+    finder = known or detector()
+    picture = known.picture if known else load_portrait(source, finder, background)
+    return PreparedPortrait(picture, select_face(picture, finder, number)[0])
 
 
 def _seek_face(picture: Image.Image, detector: Detector) -> None:

@@ -1,6 +1,7 @@
 """From speech of any length to the landmarks of a living face, window by window, in constant memory."""
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
@@ -28,6 +29,26 @@ _PAUSE_LEVEL = 0.15
 _LEVELS_HALF_LIFE_SECONDS = 10.0
 
 
+class Hush:
+    """The frames through which the mouth rests whatever is heard, where somebody was cut short."""
+
+    def __init__(self) -> None:
+        self._until = self._next = 0
+        self._turn = threading.Lock()
+
+    def begin(self, until: int) -> int:
+        """Rest up to frame ``until``; gives the first frame that it still holds for. Any thread may."""
+        with self._turn:
+            self._until = until
+            return self._next
+
+    def share(self, numbers: np.ndarray) -> np.ndarray:
+        """Factor on what is spoken in the frames ``numbers``, (F,) of 0 or 1; to be asked in rising order."""
+        with self._turn:
+            self._next = int(numbers[-1]) + 1
+            return (numbers >= self._until).astype(np.float32)
+
+
 class Motion(ABC):
     """Landmarks of one face for a stream of sound: what is spoken, then the expression, the blinks, the head.
 
@@ -36,6 +57,9 @@ class Motion(ABC):
         threshold: level in dB under which the mouth rests, see :func:`atldiff.speech.activity.activity_threshold`;
             None: by what has been heard so far, as it must be for live sound.
         options: frame rate, seed, look-ahead, and how much of each motion; the emotion is not ``auto``.
+
+    Attributes:
+        hush: frames through which the mouth rests.
     """
 
     def __init__(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> None:
@@ -46,6 +70,7 @@ class Motion(ABC):
         self._windowing = Windowing.for_look_ahead(options.look_ahead_s)
         self._blinks = Blinks(options.seed)
         self._head = HeadMotion(options.seed, options.head_motion)
+        self.hush = Hush()
 
     def landmarks(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
         """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels.
@@ -88,7 +113,7 @@ class Motion(ABC):
         """The speaking face, (F, 68, 2) float32; the mouth rests where there is no voice."""
         spoken = self._displacements(window, numbers)
         times = numbers / self._options.fps - window.start / SAMPLE_RATE
-        voice = voice_activity(window.samples, times, threshold)[:, None, None]
+        voice = (voice_activity(window.samples, times, threshold) * self.hush.share(numbers))[:, None, None]
         displacement = self._rest + voice * scale_mouth(spoken - self._rest, self._options.mouth)
         return keep_lips_apart((self._identity + displacement).astype(np.float32))
 

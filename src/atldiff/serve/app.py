@@ -23,7 +23,7 @@ from atldiff.serve.routes import router
 from atldiff.serve.schemas import ProblemBody
 from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings
-from atldiff.serve.studio import add_page
+from atldiff.serve.studio import add_module, add_page
 
 _ABOUT = """\
 A portrait and a speech recording in, a video of that person saying it out.
@@ -53,6 +53,8 @@ def create_app(settings: ServeSettings, ending: asyncio.Event | None = None) -> 
         try:
             yield
         finally:
+            if service.webrtc is not None:
+                await service.webrtc.close()
             await run_in_threadpool(service.stop)
 
     app = FastAPI(
@@ -67,6 +69,7 @@ def create_app(settings: ServeSettings, ending: asyncio.Event | None = None) -> 
     app.state.service, app.state.ending = service, ending or asyncio.Event()
     app.include_router(router)
     _add_reference(app, bool(settings.tokens))
+    add_module(app)
     if settings.studio:
         add_page(app)
     for kind, handler in (

@@ -15,13 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import MEDIA_TYPE, Problem
 from atldiff.serve.settings import ServeSettings
-from atldiff.serve.studio import is_page
+from atldiff.serve.studio import MODULE, is_page
 
 TOKEN_PROTOCOL = "bearer."
 """What the token follows in a WebSocket's list of subprotocols, for browsers, which can set no header there."""
 
-OPEN_PATHS = ("/health", "/docs", "/openapi.json")
-"""Need no token; nor do the files of the studio's page."""
+OPEN_PATHS = ("/health", "/docs", "/openapi.json", MODULE)
+"""Need no token; nor do the files of the studio's pages."""
 
 LARGEST_HEAD = 32 * 1024
 """Bytes of a request's line and headers."""

@@ -14,6 +14,7 @@ from atldiff.options import SAMPLE_FORMATS
 from atldiff.serve.problems import problem_of
 from atldiff.serve.processes import READY, WorkerSetup
 from atldiff.serve.store import PORTRAIT
+from atldiff.serve.talking_work import TALK, hold_talk
 from atldiff.video.jpeg import encode_jpeg
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def serve_live(pipe: Connection, setup: WorkerSetup) -> None:
         pipe.send((READY, None))
         while True:
             name, content = pipe.recv()
-            if name != START:  # left over from a session that failed
+            if name not in _SESSIONS:  # left over from a session that failed
                 continue
             try:
-                pipe.send((END, _hold(pipeline, pipe, *content)))
+                pipe.send((END, _SESSIONS[name](pipeline, pipe, *content)))
             except Exception as error:
                 is_portrait = isinstance(error, FaceError) or str(error).startswith(str(content[0]))
                 field = PORTRAIT if is_portrait else None
@@ -94,3 +95,7 @@ def _send_frames(session: "LiveSession", pipe: Connection, faults: list[BaseExce
     except BaseException as error:
         faults.append(error)
         session.close()
+
+
+_SESSIONS = {START: _hold, TALK: hold_talk}
+"""What holds a session of each kind."""

@@ -16,25 +16,41 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.background import BackgroundTask
 
 import atldiff
-from atldiff.serve.fields import OPTIONS, read_options
+from atldiff.serve.fields import LIVE_OPTIONS, OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
-from atldiff.serve.schemas import Faces, Health, Landmarks, Limits, ProblemBody, Video, Videos, problems, upload_form
+from atldiff.serve.schemas import (
+    Answer,
+    Faces,
+    Health,
+    Landmarks,
+    Limits,
+    ProblemBody,
+    Video,
+    Videos,
+    problems,
+    upload_form,
+)
 from atldiff.serve.service import Service
+from atldiff.serve.spoken_text import keep_text
 from atldiff.serve.store import (
     DONE,
     FINAL,
     ID_PATTERN,
     LANDMARKS,
+    OFFER,
     PORTRAIT,
     PREVIEW,
     SPEECH,
+    TEXT,
     VIDEO,
+    VOICE,
     Job,
     stopped_problem,
 )
 from atldiff.serve.threads import in_threads
 from atldiff.serve.uploads import read_upload
+from atldiff.speech.voices import voices
 
 _HEARTBEAT_S = 15.0
 _DISCONNECT_LOOK_S = 1.0
@@ -63,7 +79,7 @@ def _service(request: Request) -> Service:
     status_code=HTTPStatus.ACCEPTED,
     tags=["videos"],
     summary="Make a video",
-    openapi_extra=upload_form(PORTRAIT, SPEECH, options=True),
+    openapi_extra=upload_form(PORTRAIT, SPEECH, options=True, text=True),
     response_model=Video,
     responses={
         200: {"description": "The video, with wait=true.", "content": _MP4},
@@ -87,9 +103,9 @@ async def create_video(
     request: Request,
     wait: Annotated[bool, Query(description="Answer with the mp4 itself, when it is finished.")] = False,
 ) -> Response:
-    """Upload a portrait and speech, and get a job, or with `wait=true` the mp4 itself.
+    """Upload a portrait and speech, or a text that a voice says, and get a job, or with `wait=true` the mp4 itself.
 
-    Both files are looked at before the job is queued: what cannot be used is refused at once. A client that hangs up
+    Both are looked at before the job is queued: what cannot be used is refused at once. A client that hangs up
     while it waits has its job deleted.
     """
     service = _service(request)
@@ -97,8 +113,15 @@ async def create_video(
     async with in_threads(service.jobs.place()) as job_id:
         folder = service.store.job_folder(job_id)
         fields = await read_upload(
-            request, folder, (PORTRAIT, SPEECH), OPTIONS, settings.max_upload_bytes, settings.upload_timeout_s
+            request,
+            folder,
+            (PORTRAIT, SPEECH),
+            (*OPTIONS, VOICE),
+            settings.max_upload_bytes,
+            settings.upload_timeout_s,
+            texts={SPEECH: TEXT},
         )
+        keep_text(fields, folder)
         options = read_options(fields)
         await _look(request, service.checker.check, folder, options.get("face"))
         await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner)
@@ -253,6 +276,45 @@ async def live(socket: WebSocket) -> None:
     await hold_session(socket, socket.app.state.service.live)
 
 
+@router.post(
+    "/v1/live/offer",
+    status_code=HTTPStatus.CREATED,
+    tags=["live"],
+    summary="Begin a live session over WebRTC",
+    openapi_extra=upload_form(PORTRAIT, OFFER, live=True),
+    responses=problems(
+        _400="the body is no complete form",
+        _404="live sessions are turned off",
+        _408="the body came too slowly",
+        _413="the body is too large",
+        _415="the body is no form",
+        _422="the offer, the portrait or an option cannot be used; `field` says which",
+        _500="the worker failed at it",
+        _501="the service was installed without WebRTC",
+        _503="all sessions are taken, or the service is ending",
+        _507="no room to store the upload",
+    ),
+)
+async def offer_live(request: Request) -> Answer:
+    """Send an offer (SDP with all candidates) and a portrait, get the answer; the session goes on from there.
+
+    Audio that comes is said by the face; a data channel takes texts. docs/service.md says how.
+    """
+    service = _service(request)
+    settings = service.settings
+    sessions = service.webrtc
+    if sessions is None:
+        raise Problem(HTTPStatus.NOT_IMPLEMENTED, 'no WebRTC here; expected pip install "atldiff[webrtc]"')
+    async with in_threads(service.store.new_folder()) as upload:
+        folder = service.store.job_folder(upload)
+        fields = await read_upload(
+            request, folder, (PORTRAIT, OFFER), LIVE_OPTIONS, settings.max_upload_bytes, settings.upload_timeout_s
+        )
+        options = read_options(fields, LIVE_OPTIONS)
+        offer = (folder / OFFER).read_bytes().decode("utf-8", "replace")
+        return Answer(type="answer", sdp=await sessions.answer(offer, folder / PORTRAIT, options))
+
+
 @router.get("/v1/limits", tags=["service"], summary="What the service takes")
 def get_limits(request: Request) -> Limits:
     """How large a request, how long a speech and how large a portrait may be."""
@@ -261,6 +323,7 @@ def get_limits(request: Request) -> Limits:
         max_upload_bytes=settings.max_upload_bytes,
         max_duration_s=settings.max_duration_s,
         max_pixels=settings.max_pixels,
+        voices=voices(),
     )
 
 

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atldiff.serve.fields import OPTIONS
+from atldiff.serve.fields import LIVE_OPTIONS, OPTIONS
 from atldiff.serve.problems import MEDIA_TYPE
-from atldiff.serve.store import Job
+from atldiff.serve.store import PORTRAIT, SPEECH, TEXT, VOICE, Job
+from atldiff.speech.voices import DEFAULT_VOICE
 
 
 class ProblemBody(BaseModel):
@@ -148,12 +149,20 @@ class Landmarks(BaseModel):
     )
 
 
+class Answer(BaseModel):
+    """What answers a WebRTC offer."""
+
+    type: Literal["answer"]
+    sdp: str
+
+
 class Limits(BaseModel):
     """What the service takes."""
 
     max_upload_bytes: int = Field(description="Of a whole request.")
     max_duration_s: float = Field(description="Of the speech.")
     max_pixels: int = Field(description="Of the portrait.")
+    voices: list[str] = Field(description="That can say a text; none where the service has no text to speech.")
 
 
 class Health(BaseModel):
@@ -174,19 +183,27 @@ def problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
     return {int(name[1:]): {"description": text, "content": content} for name, text in descriptions.items()}
 
 
-def upload_form(*files: str, options: bool = False) -> dict[str, Any]:
-    """The multipart form of an upload, as OpenAPI."""
+def upload_form(*files: str, options: bool = False, text: bool = False, live: bool = False) -> dict[str, Any]:
+    """The multipart form of an upload, as OpenAPI: with the options of a video, and a ``text`` that may be in the
+    place of the speech, or with those of a live session."""
     binary = {"type": "string", "format": "binary"}
     parts: dict[str, Any] = {
         "portrait": binary | {"description": "A picture, or a video with a face in it; its bytes say what it is."},
+        "offer": binary | {"description": "SDP of a WebRTC offer, with all of its candidates."},
         "speech": binary | {"description": "A sound file, or a video with sound; its bytes say what it is."},
     }
     properties = {name: parts[name] for name in files}
-    properties |= {name: option.schema for name, option in OPTIONS.items() if options}
+    known = OPTIONS if options else LIVE_OPTIONS if live else {}
+    properties |= {name: option.schema for name, option in known.items()}
     schema = {
         "type": "object",
         "required": list(files),
         "properties": properties,
         "additionalProperties": False,
     }
+    if text:
+        schema["required"] = [PORTRAIT]
+        schema["oneOf"] = [{"required": [SPEECH]}, {"required": [TEXT]}]
+        properties[TEXT] = {"type": "string", "minLength": 1, "description": "What is to be said, instead of speech."}
+        properties[VOICE] = {"type": "string", "default": DEFAULT_VOICE, "description": "That says the text."}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

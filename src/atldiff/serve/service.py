@@ -1,5 +1,7 @@
 """The parts of the service, started and stopped together."""
 
+from typing import TYPE_CHECKING
+
 import anyio
 
 from atldiff.serve.checker import Checker
@@ -11,12 +13,16 @@ from atldiff.serve.settings import ServeSettings
 from atldiff.serve.store import JobStore
 from atldiff.workers import processors
 
+if TYPE_CHECKING:
+    from atldiff.serve.webrtc import WebRTCSessions
+
 
 class Service:
     """Everything behind the routes.
 
     Attributes:
         settings, store, jobs, checker, live, metrics: its parts.
+        webrtc: sessions over WebRTC; None without the extra of that name.
         checks: limits the threads that wait for checks of uploads; they are none of those that answer requests.
     """
 
@@ -36,6 +42,7 @@ class Service:
         self.checker = Checker(setup, settings.check_timeout_s)
         self.checks = anyio.CapacityLimiter(settings.max_connections)
         self.live = LivePool(settings, setup, self.metrics, self.store.live_folder)
+        self.webrtc = _webrtc(self.live)
 
     def start(self) -> None:
         """Start the processes; they load while the first requests may already come."""
@@ -47,3 +54,11 @@ class Service:
         self.checker.stop()
         self.live.stop()
         self.store.close()
+
+
+def _webrtc(pool: LivePool) -> "WebRTCSessions | None":
+    try:
+        from atldiff.serve.webrtc import WebRTCSessions
+    except ImportError:
+        return None
+    return WebRTCSessions(pool)

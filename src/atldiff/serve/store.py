@@ -28,6 +28,7 @@ FINAL = (DONE, FAILED)
 
 PORTRAIT, SPEECH, VIDEO = "portrait", "speech", "video.mp4"
 PREVIEW, LANDMARKS = "preview.jpg", "landmarks.json"
+TEXT, VOICE, OFFER = "text", "voice", "offer"
 """Names in a job's folder."""
 
 MARKER_NAME = ".atldiff-service"

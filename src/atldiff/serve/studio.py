@@ -1,5 +1,6 @@
 """The studio: a page that uses the API, and the files it consists of."""
 
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from fastapi.responses import FileResponse
 from atldiff.serve.problems import Problem
 
 FILES = "/studio/"
-"""Where the page's files are; the page itself is at ``/``."""
+"""Where the pages' files are; the pages themselves are at ``/`` and ``/live``."""
+
+MODULE = "/atldiff-live.js"
+"""Where the module is that puts a live face into any page of the service's origin."""
 
 _FOLDER = Path(__file__).parent / "page"
 _ASSETS = Path(__file__).parents[1] / "assets"
-_INDEX = "index.html"
+_PAGES = {"/": "index.html", "/live": "live.html"}
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -33,18 +37,25 @@ _HEADERS = {
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is the page's or one of its files', which hold nothing private."""
-    return path == "/" or path.startswith(FILES)
+    """Whether a path is a page's or one of its files', which hold nothing private."""
+    return path in _PAGES or path.startswith(FILES)
+
+
+def add_module(app: FastAPI) -> None:
+    """Add the module for live faces in other pages."""
+
+    @app.get(MODULE, include_in_schema=False)
+    def module() -> FileResponse:
+        return _file(_FOLDER / MODULE.removeprefix("/"))
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the page, its scripts and styles, and the portrait and the speech of the package as examples."""
+    """Add the pages, their scripts and styles, and the portrait and the speech of the package as examples."""
     examples = [_ASSETS / "portrait.jpg", _ASSETS / "speech.flac"]
     files = {path.name: path for path in [*_FOLDER.iterdir(), *examples] if path.suffix in _TYPES}
 
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return _file(files[_INDEX])
+    for path, name in _PAGES.items():
+        app.get(path, include_in_schema=False)(partial(_file, files[name]))
 
     @app.get(FILES + "{name}", include_in_schema=False)
     def page_file(name: str) -> FileResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
@@ -17,12 +17,21 @@ from atldiff.serve.problems import Problem
 MAX_VALUE_BYTES = 1000
 """Of an option; files may be as large as the whole request."""
 
+MAX_TEXT_BYTES = 2**16
+"""Of a text that stands in the place of a file."""
+
 _MAX_HEADER_BYTES = 4096
 _MAX_NAME = 80
 
 
 async def read_upload(
-    request: Request, folder: Path, files: Collection[str], fields: Collection[str], most: int, timeout_s: float
+    request: Request,
+    folder: Path,
+    files: Collection[str],
+    fields: Collection[str],
+    most: int,
+    timeout_s: float,
+    texts: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Write the files of a multipart/form-data body into ``folder`` under the names of their fields.
 
@@ -31,6 +40,7 @@ async def read_upload(
         fields: names of the parts that are texts.
         most: bytes of the whole body.
         timeout_s: for the whole body.
+        texts: names of files in whose place a longer text may be, with its name.
 
     Returns:
         The texts by name.
@@ -42,7 +52,8 @@ async def read_upload(
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > most:
         raise _too_large(most)
-    parts = _Parts(folder, files, fields)
+    texts = texts or {}
+    parts = _Parts(folder, files, [*fields, *texts.values()], texts.values())
     parser = MultipartParser(_boundary(request), parts.callbacks(), max_header_size=_MAX_HEADER_BYTES)  # pyright: ignore
     try:
         async with asyncio.timeout(timeout_s):
@@ -63,11 +74,19 @@ async def read_upload(
         parts.close()
     if not parts.has_ended:
         raise Problem(HTTPStatus.BAD_REQUEST, "the body ends before its last boundary")
-    for name in files:
-        if not parts.sizes.get(name):
-            what = "is missing" if name not in parts.sizes else "is empty"
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the {name} {what}; expected a file", name)
+    _check_files(files, texts, parts.sizes)
     return parts.texts()
+
+
+def _check_files(files: Collection[str], texts: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+    for name in files:
+        text = texts.get(name, "")
+        if sizes.get(name) and sizes.get(text):
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"got {name} and {text}; expected one of them", text)
+        if not sizes.get(name) and not sizes.get(text):
+            what = "is missing" if name not in sizes else "is empty"
+            expected = f"a file, or a {text}" if text else "a file"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the {name} {what}; expected {expected}", name)
 
 
 def _boundary(request: Request) -> bytes:
@@ -89,10 +108,12 @@ def _too_large(most: int, field: str | None = None) -> Problem:
 class _Parts:
     """The parts of a body as the parser comes upon them."""
 
-    def __init__(self, folder: Path, files: Collection[str], fields: Collection[str]) -> None:
+    def __init__(
+        self, folder: Path, files: Collection[str], fields: Collection[str], long_fields: Collection[str]
+    ) -> None:
         self.has_ended = False
         self.sizes: dict[str, int] = {}
-        self._folder, self._files, self._fields = folder, files, fields
+        self._folder, self._files, self._fields, self._long_fields = folder, files, fields, long_fields
         self._values: dict[str, bytes] = {}
         self._name = ""
         self._header = self._content = b""
@@ -169,8 +190,9 @@ class _Parts:
             except OSError as error:
                 raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, "the upload could not be stored") from error
             return
-        if self.sizes[name] > MAX_VALUE_BYTES:
-            limit = f"expected at most {MAX_VALUE_BYTES} bytes"
+        most = MAX_TEXT_BYTES if name in self._long_fields else MAX_VALUE_BYTES
+        if self.sizes[name] > most:
+            limit = f"expected at most {most} bytes"
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} is too long; {limit}", name)
         self._values[name] = self._values.get(name, b"") + data[start:end]
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
-from atldiff.face.portrait import Detector, load_portrait, select_face
+from atldiff.face.portrait import Detector, Judge, load_portrait, select_face
+from atldiff.face.prepared import prepared
 from atldiff.media import open_media
 from atldiff.serve.notices import SEVERAL_FACES, collected
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import READY, WorkerSetup
-from atldiff.serve.store import PORTRAIT, SPEECH, VIDEO
+from atldiff.serve.spoken_text import QUICK_CHARACTERS, check_voice, kept_text, say
+from atldiff.serve.store import PORTRAIT, SPEECH, TEXT, VIDEO, VOICE
 from atldiff.speech.waveform import Speech
 
 CHECK, FIND_FACES, MAKE = "check", "find faces", "make"
@@ -37,11 +39,12 @@ def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
             video_detector = _PicturesOnly() if is_quick else detector
             try:
                 with collected({folder / PORTRAIT: "the portrait"}) as said:
-                    picture = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
+                    found = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
                 if name == FIND_FACES:
                     warnings = [text for text in said if SEVERAL_FACES not in text]
-                    pipe.send((PASSED, faces_in(picture, detector) | {"warnings": warnings}))
+                    pipe.send((PASSED, faces_in(*found) | {"warnings": warnings}))
                     continue
+                _speak(folder, is_quick, setup.max_duration_s)
                 with _fault_in(SPEECH, folder):
                     open_speech(folder / SPEECH, setup.max_duration_s)
             except _TakesLong:
@@ -52,8 +55,22 @@ def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
                 pipe.send((PASSED, None))
 
 
+def _speak(folder: Path, is_quick: bool, max_duration_s: float) -> None:
+    """Make a recording of a text, where there is one. Raises Problem: the text or the voice is at fault."""
+    kept = kept_text(folder)
+    if kept is None:
+        return
+    text, voice = kept
+    if is_quick and len(text) > QUICK_CHARACTERS:
+        raise _TakesLong
+    with _fault_in(VOICE, folder):
+        check_voice(voice)
+    with _fault_in(TEXT, folder):
+        say(text, voice, folder, max_duration_s)
+
+
 class _TakesLong(Exception):
-    """The portrait is a video."""
+    """The portrait is a video, or the text is a long one."""
 
 
 class _PicturesOnly:
@@ -84,21 +101,26 @@ def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
 
 
 def check_portrait(
-    path: Path, face: int | None, detector: FaceDetector, max_pixels: int, video_detector: Detector
-) -> np.ndarray:
-    """The picture; ``video_detector`` finds it in a video. Raises: Problem: no picture, too large, no face, or no
-    face of that number."""
+    path: Path, face: int | None, detector: Judge, max_pixels: int, video_detector: Detector
+) -> tuple[np.ndarray, Judge]:
+    """The picture, and what finds its faces; ``video_detector`` finds it in a video. Raises: Problem: no picture, too
+    large, no face, or no face of that number."""
     with _fault_in(PORTRAIT, path.parent):
-        _check_video_size(path, max_pixels)
-        picture = load_portrait(path, video_detector)
+        known = prepared(path)
+        if known is None:
+            _check_video_size(path, max_pixels)
+            picture = load_portrait(path, video_detector)
+        else:
+            _check_pixels(known.picture.shape[0] * known.picture.shape[1], max_pixels)
+            picture, detector = known.picture, known
         select_face(picture, detector)
     if face is not None:
         with _fault_in("face", path.parent):
             select_face(picture, detector, face)
-    return picture
+    return picture, detector
 
 
-def faces_in(picture: np.ndarray, detector: FaceDetector) -> dict[str, Any]:
+def faces_in(picture: np.ndarray, detector: Detector) -> dict[str, Any]:
     """The size of a picture, (H, W, 3) uint8, and the boxes around the faces in it, from left to right."""
     boxes = [np.concatenate([points.min(axis=0), points.max(axis=0)]) for points in detector.detect(picture)]
     boxes.sort(key=lambda box: float(box[0] + box[2]))
@@ -133,10 +155,13 @@ def _check_video_size(path: Path, max_pixels: int) -> None:
     """The number of pixels of a portrait that is a video; pictures are checked where they are opened."""
     with contextlib.suppress(InputError), open_media(path, "a video") as container:
         sizes = ((getattr(stream, "width", 0), getattr(stream, "height", 0)) for stream in container.streams.video)
-        pixels = max((width * height for width, height in sizes), default=0)
-        if pixels > max_pixels:
-            limit = f"expected at most {max_pixels / 1e6:g} megapixels"
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the portrait has too many pixels; {limit}", PORTRAIT)
+        _check_pixels(max((width * height for width, height in sizes), default=0), max_pixels)
+
+
+def _check_pixels(pixels: int, most: int) -> None:
+    if pixels > most:
+        limit = f"expected at most {most / 1e6:g} megapixels"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the portrait has too many pixels; {limit}", PORTRAIT)
 
 
 @contextlib.contextmanager

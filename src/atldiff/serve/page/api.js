@@ -35,6 +35,8 @@ export function keepToken(token) {
 
 export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 
+export const token = () => sessionStorage.getItem(TOKEN) ?? "";
+
 export async function getLimits() {
   return (await send("GET", "v1/limits")).json();
 }

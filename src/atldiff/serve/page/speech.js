@@ -7,6 +7,7 @@ import { SpeechPlayer } from "./player.js";
 
 export class SpeechField {
   file = null;
+  isWriting = false;
   #changed;
   #recorder;
   #player = new SpeechPlayer();
@@ -18,6 +19,8 @@ export class SpeechField {
     input.addEventListener("change", () => this.#takeFrom(input));
     for (const id of ["speech-drop", "speech-choose"]) find(id).addEventListener("click", () => input.click());
     find("speech-example").addEventListener("click", () => this.takeExample());
+    find("speech-write").addEventListener("click", () => this.#write());
+    find("speech-text").addEventListener("input", () => this.#takeText());
     find("speech-clear").addEventListener("click", () => this.clear());
     acceptDrops(find("speech-frame"), (file) => this.take(file));
     show(find("speech-record"), hasDevices() && window.MediaRecorder);
@@ -43,8 +46,26 @@ export class SpeechField {
     return this.#recorder.isRecording;
   }
 
+  /** What is to be said, where it is typed. */
+  get text() {
+    return this.isWriting ? find("speech-text").value.trim() : "";
+  }
+
+  #write() {
+    this.take(null);
+    this.isWriting = true;
+    this.#arrange(false);
+    find("speech-text").focus();
+  }
+
+  #takeText() {
+    showError("speech", "");
+    this.#changed();
+  }
+
   take(file) {
     this.#recorder.discard();
+    this.isWriting = false;
     this.file = file;
     showError("speech", "");
     this.#player.take(file);
@@ -74,6 +95,7 @@ export class SpeechField {
       showError("speech", deviceFault(error, "microphone"));
       return;
     }
+    this.isWriting = false;
     this.#arrange(true);
     find("speech-stop").focus();
   }
@@ -81,11 +103,14 @@ export class SpeechField {
   #arrange(isRecording) {
     show(find("speech-recording"), isRecording);
     show(find("speech-row"), !isRecording);
-    show(find("speech-drop"), !isRecording && !this.file);
+    const isEmpty = !this.file && !this.isWriting;
+    show(find("speech-writing"), !isRecording && this.isWriting);
+    show(find("speech-drop"), !isRecording && isEmpty);
     show(find("speech-sound"), !isRecording && this.file);
-    show(find("speech-choose"), this.file);
+    show(find("speech-choose"), !isEmpty);
+    show(find("speech-write"), !this.isWriting);
     show(find("speech-example"), !this.file);
-    show(find("speech-clear"), !isRecording && this.file);
+    show(find("speech-clear"), !isRecording && !isEmpty);
   }
 }
 

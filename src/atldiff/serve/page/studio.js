@@ -38,7 +38,7 @@ function announce(text) {
 }
 
 function showProblem(error, place = "form") {
-  const field = error.field === "face" ? "portrait" : error.field;
+  const field = { face: "portrait", text: "speech", voice: "speech" }[error.field] ?? error.field;
   if (error.status === UNAUTHORIZED) {
     askForToken();
     goTo("token");
@@ -85,7 +85,7 @@ function showFault(field, text) {
 function goTo(field) {
   const details = find(`${field}-error`).closest("details");
   if (details) details.open = true;
-  const places = [...["-stop", "-drop", "-choose", ""].map((part) => find(field + part)), checked(field)];
+  const places = [...["-stop", "-text", "-drop", "-choose", ""].map((part) => find(field + part)), checked(field)];
   places.find((place) => place?.checkVisibility())?.focus();
 }
 
@@ -94,14 +94,15 @@ const checked = (name) => form.querySelector(`[name="${name}"]:checked`);
 /** What cannot be sent, in the order of the page. */
 async function faults() {
   const { file: picture } = portrait;
-  const { file: sound, isRecording } = speech;
+  const { file: sound, isRecording, isWriting } = speech;
   const pictureFault = picture ? await fileFault(picture) : "Choose a portrait first.";
   let soundFault = sound ? await fileFault(sound) : "Choose or record some speech first.";
+  if (isWriting) soundFault = speech.text ? "" : "Type what is to be said first.";
   if (isRecording) soundFault = "Stop the recording first.";
   const found = [["portrait", pictureFault], ["speech", soundFault]].filter(([, text]) => text);
   if (!found.length) {
-    const text = await sumFault([picture, sound]);
-    if (text) found.push([picture.size > sound.size ? "portrait" : "speech", text]);
+    const text = await sumFault(sound ? [picture, sound] : [picture]);
+    if (text) found.push([picture.size > (sound?.size ?? 0) ? "portrait" : "speech", text]);
   }
   for (const id of ["seed", "steps"]) {
     const { min, max, validity } = find(id);
@@ -114,7 +115,7 @@ async function faults() {
 function parts() {
   const badge = find("badge").checked ? "true" : "";
   const blink = find("blink").checked ? "auto" : "off";
-  const given = { portrait: portrait.file, speech: speech.file, face: portrait.face, badge, blink };
+  const given = { portrait: portrait.file, speech: speech.file, text: speech.text, face: portrait.face, badge, blink };
   for (const id of ["intensity", "mouth", "head_motion", "seed", "steps"]) given[id] = find(id).value;
   return { ...given, emotion: form.elements.emotion.value };
 }

@@ -1,0 +1,1 @@
+"""A face for frameworks of voice assistants, one module each."""
