@@ -103,9 +103,9 @@ class Server:
 
 @contextlib.contextmanager
 def running(data: Path, *arguments: str, verb: str = "serve") -> Iterator[Server]:
-    server = Server(data, list(arguments), verb).start()
+    server = Server(data, list(arguments), verb)
     try:
-        yield server
+        yield server.start()
     finally:
         if server.process.poll() is None:
             server.stop()
