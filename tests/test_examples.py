@@ -28,7 +28,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word
     assert all(cell["outputs"] == [] for cell in notebook["cells"] if cell["cell_type"] == "code")
     from_pretrained, open_speech = ATLDiffPipeline.from_pretrained, Speech.open
     monkeypatch.setattr(ATLDiffPipeline, "from_pretrained", lambda device: from_pretrained(tiny_model, device))
-    monkeypatch.setattr(Speech, "open", lambda path: open_speech(word))
+    monkeypatch.setattr(Speech, "open", lambda path, *track: open_speech(word, *track))
     space: dict = {}
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
