@@ -231,7 +231,8 @@ def test_the_head_is_livelier_in_speech_and_never_jumps(tiny_pipeline, sound) ->
     assert np.allclose(lively[:120], quiet[:120], atol=1e-3)
     speeds = np.linalg.norm(np.diff(lively - still, axis=0), axis=2).mean(axis=1)
     assert speeds[160:300].mean() > 1.5 * speeds[25:120].mean()
-    assert np.abs(np.diff(lively - still, 2, axis=0)).max() < 6
+    own, turned = (np.abs(np.diff(part, 2, axis=0)).max() for part in (still, lively - still))
+    assert turned < 0.15 * own  # the random network's face jumps, and what jumps is turned along
 
 
 def test_landmarks_do_not_depend_on_how_the_sound_is_cut(tiny_pipeline, sound) -> None:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 import atldiff
 from atldiff.errors import FaceError, InputError, OutputError
 from atldiff.face.detection import FaceDetector
+from atldiff.face.kinds import LEAST_HUMAN
 from atldiff.face.sitter import read_sitter
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.provenance import INTACT, read_provenance
@@ -211,11 +212,19 @@ def test_what_covers_a_face_is_told(portrait, detector, caplog) -> None:
     assert "the mouth seems to be covered" in caplog.text
 
 
-def test_an_animal_is_told(detector, caplog) -> None:
+def test_an_animal_has_no_face(detector) -> None:
     from skimage import data
 
-    read_sitter(data.chelsea(), detector)
-    assert re.search(r"does not look like a human face \(0\.[345]", caplog.text)
+    with pytest.raises(FaceError, match="no face found"):
+        read_sitter(data.chelsea(), detector)
+
+
+def test_what_does_not_look_human_is_told_apart(portrait, detector) -> None:
+    own = read_sitter(portrait, detector)
+    assert detector.likeness(own.picture, own.landmarks) > LEAST_HUMAN
+    upside_down = np.ascontiguousarray(own.picture[::-1])
+    turned = own.landmarks * [1, -1] + [0, len(own.picture)]
+    assert detector.likeness(upside_down, turned) < LEAST_HUMAN
 
 
 def test_detectors_of_several_threads_leave_standard_error_alone() -> None:

@@ -167,7 +167,7 @@ def test_faces_are_found_from_left_to_right(server, face) -> None:
     assert 1.1 < right["width"] / left["width"] < 1.4
     assert found["warnings"] == []
     cut = io.BytesIO()
-    one.crop((110, 0, 250, 190)).resize((420, 570)).save(cut, "PNG")
+    one.crop((144, 0, 250, 190)).resize((318, 570)).save(cut, "PNG")
     told = server.post("/v1/faces", portrait=cut.getvalue()).json()["warnings"]
     assert any("reaches beyond the picture" in text for text in told)
     assert_refused(server, server.post("/v1/faces", portrait=blank()), "portrait")
