@@ -85,7 +85,7 @@ def test_only_the_studio_has_a_page_and_it_needs_no_token(tmp_path) -> None:
         assert status_of(ServeSettings(tmp_path, **tokens, studio=True), path) == 401
     for path in OPEN_PATHS:
         assert status_of(ServeSettings(tmp_path, **tokens), path) != 401
-    assert OPEN_PATHS == ("/health", "/docs", "/openapi.json")
+    assert OPEN_PATHS == ("/health", "/docs", "/openapi.json", "/atldiff-live.js")
 
 
 def test_the_service_alone_has_no_page(tmp_path) -> None:
@@ -143,7 +143,10 @@ def test_the_controls_offer_what_the_options_take() -> None:
         (control,) = offered[name]
         schema = OPTIONS[name].schema
         assert [float(control[end] or "nan") for end in ("min", "max")] == [schema["minimum"], schema["maximum"]]
-        assert control.get("value") is None if name == "steps" else float(control["value"] or "") == schema["default"]
+        if name in ("seed", "steps"):
+            assert "value" not in control and "default" not in schema
+        else:
+            assert float(control["value"] or "") == schema["default"]
     assert offered.keys() >= {"blink", "badge", "consent"}
     assert "checked" not in offered["consent"][0]
 
