@@ -42,7 +42,7 @@ _LIP_BLUR_MM, _HIDDEN_BLUR_MM = 1.2, 1.6
 _SHADOW_WARMTH = 0.7
 """How far shadows on teeth take the colour of the gums."""
 
-_DARK_LEVEL = 0.28
+_DARK_LEVEL = 0.22
 """The hollow's level over that of the gums, where the portrait does not show it."""
 
 _FRONT = 1.06

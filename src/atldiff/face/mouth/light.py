@@ -27,6 +27,10 @@ _LIT_QUANTILE = 0.65
 _SPOT_SHARE = 0.035
 """Half the width of such a spot as a share of the distance of the outer eye corners."""
 
+_TOOTH_LEVEL = 1.25
+"""Luma of a front tooth over that of the skin around the mouth: between the lips of 59 people who talk the brightest
+twentieth is 1.23 times as bright as their cheeks in the median, the darkest 0.25 times."""
+
 _TOOTH_CHROMA = 0.52
 _SKIN_CHROMA = 0.33
 """How far the colour of teeth goes from grey to that of the skin, and how far skin in white light is from grey: what
@@ -75,7 +79,7 @@ def mouth_light(image_3HW: torch.Tensor, landmarks_K2: torch.Tensor) -> MouthLig
     lips = [landmarks_K2[[a, b]].mean(dim=0) for a, b in ((57, 66), (58, 67), (56, 65))]
     lip = torch.stack([_median_colour(image_3HW, spot, 0.6 * _SPOT_SHARE * eyes) for spot in lips], 1).mean(dim=1)
     white = _eye_white(image_3HW, landmarks_K2)
-    tooth = max(1.12 * level, min(0.95 * white, 2.2 * level))
+    tooth = max(_TOOTH_LEVEL * level, min(0.95 * white, 2.2 * level))
     tint = skin / max(level, 1e-3)
     chroma = 1 - (1 - _TOOTH_CHROMA) * min(1.0, _SKIN_CHROMA / max(float((tint - 1).norm()), 1e-3))
     sides = [float(luma(colours[:, each]).mean()) for each in (_RIGHT_SPOTS, _LEFT_SPOTS)]

@@ -151,8 +151,8 @@ class MouthPainter:
         from_top, from_bottom = (place.below - place.top) / self._mm, (place.bottom - place.below) / self._mm
         gap = from_top + from_bottom
         corners = _ramp(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)
-        shade = 0.6 + 0.4 * _ramp((from_top + 0.3) / _LIT_DEPTH_MM)
-        shade = shade * (0.6 + 0.4 * corners) * (0.8 + 0.2 * _ramp((gap - 1) / 5))
+        shade = 0.7 + 0.3 * _ramp((from_top + 0.3) / _LIT_DEPTH_MM)
+        shade = shade * (0.65 + 0.35 * corners) * (0.85 + 0.15 * _ramp((gap - 1) / 5))
         colour = self._hollow(mm[..., 0], from_top, from_bottom, gap, corners)
         seen = _ramp((gap - _TEETH_FROM_MM[0]) / (_TEETH_FROM_MM[1] - _TEETH_FROM_MM[0]))
         above_lip = _ramp((from_bottom - 0.2) / _LIP_SHADOW_MM)
