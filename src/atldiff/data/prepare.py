@@ -33,6 +33,9 @@ from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
 
 DEFAULT_FPS = 25.0
+PUBLISHED_KINDS = ("mead", "crema-d", "grid")
+"""Trees whose sound was recorded with the picture."""
+
 SIZES = range(32, 1025, 16)
 
 _METHOD = 2
@@ -201,7 +204,8 @@ def _write(tasks: Sequence[Task], record: dict[str, Any]) -> tuple[list[dict[str
     destination = tasks[0].destination
     heads = [read_part(task.part, row_only=True) for task in tasks]
     lags = _corpus_lags(tasks, heads)
-    judged = [(task, _judged(task, head, lags)) for task, head in zip(tasks, heads, strict=True)]
+    is_corpus = record["settings"]["kind"] in PUBLISHED_KINDS
+    judged = [(task, _judged(task, head, lags, is_corpus)) for task, head in zip(tasks, heads, strict=True)]
     usable = [(task, row) for task, row in judged if not row["rejected"]]
     (destination / INDEX_NAME).unlink(missing_ok=True)
     located = write_shards(destination, _members(sorted(usable, key=lambda pair: (pair[1]["split"], pair[1]["key"]))))
@@ -232,12 +236,17 @@ def _corpus_lags(tasks: Sequence[Task], heads: Sequence[Part]) -> dict[str, Corp
     return lags
 
 
-def _judged(task: Task, head: Part, lags: dict[str, CorpusLag]) -> dict[str, Any]:
-    """The clip's row but for its place in the shards: its lag, and whether its lips go with its sound."""
+def _judged(task: Task, head: Part, lags: dict[str, CorpusLag], is_corpus: bool) -> dict[str, Any]:
+    """The clip's row but for its place in the shards: its lag, and whether its lips go with its sound.
+
+    Where the lag is not clear, a published corpus is taken to be in time, and any other clip is not heard.
+    """
     row = stated_row(task) | {name: head.row[name] for name in ("rejected", "unheard", "frames", "duration_s")}
     if head.lag is None or head.sync is None:
         return row
     lag_s = lags[task.clip.corpus].of_clip(task.clip.audio_lag_s, head.lag)
+    if lag_s is None and is_corpus:
+        lag_s = 0.0
     if lag_s is None:
         found = estimate_lag([head.lag])
         return row | {"unheard": f"{UNCLEAR_LAG}: {found.low_s:+.2f} to {found.high_s:+.2f} s, r = {found.r:.2f}"}
