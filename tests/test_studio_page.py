@@ -133,6 +133,7 @@ def test_a_video_is_made_and_plays(server, page, portrait, word, tmp_path) -> No
 
 def test_landmarks_and_mouth_are_shown_when_asked_for(page, portrait, word) -> None:
     fill(page, portrait, word)
+    page.run("document.getElementById('head_motion').value = 0")
     generate(page)
     assert not page.find("overlay").is_displayed()
     assert not page.find("mouth-plot").is_displayed()
