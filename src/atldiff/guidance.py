@@ -17,6 +17,7 @@ from atldiff.face.topology import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
+from atldiff.warp import smoothstep
 
 MAP_GROUPS: tuple[tuple[slice, ...], ...] = (
     (INNER_LIPS,),
@@ -100,8 +101,7 @@ def residual_region(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
     inside = torch.cat([landmarks_FK2[:, 2:15], landmarks_FK2[:, 17:], landmarks_FK2[:, MOUTH]], dim=1)
     columns, rows = _profiles(inside, size, size, _REGION_SIGMA)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
-    ramp = (_REGION_GAIN * density).clamp(max=1.0)[:, None]
-    return ramp * ramp * (3 - 2 * ramp)
+    return smoothstep(_REGION_GAIN * density)[:, None]
 
 
 def guide_noise(

@@ -38,7 +38,7 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
     border = _border_points(target).expand(frames, -1, -1)
     centres = torch.cat([target, border], dim=1)
     values = torch.cat([offset, torch.zeros_like(border)], dim=1)
-    weights = _solve_spline(centres, values).float().to(device)
+    weights = solve_spline(centres, values, _STIFFNESS).float().to(device)
     grid = _grid_points(FLOW_GRID, device)
     basis = radial_basis(torch.cdist(grid.expand(frames, -1, -1), centres.float().to(device)).square())
     affine = torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1).expand(frames, -1, -1)
@@ -85,13 +85,12 @@ def has_doubles(device: torch.device) -> bool:
     return device.type != "mps"
 
 
-def _solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor) -> torch.Tensor:
-    """Weights (F, N + 3, 2) of the spline through ``values`` at ``centres``, lightly smoothed."""
+def solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor, stiffness: float) -> torch.Tensor:
+    """Weights (F, N + 3, 2) of the spline through ``values`` at ``centres``, smoothed by ``stiffness``."""
     frames, count, _ = centres_FN2.shape
-    ones = torch.ones_like(centres_FN2[..., :1])
-    affine = torch.cat([ones, centres_FN2], dim=2)
-    system = torch.zeros(frames, count + 3, count + 3, dtype=centres_FN2.dtype, device=centres_FN2.device)
-    smoothing = _STIFFNESS * torch.eye(count, dtype=centres_FN2.dtype, device=centres_FN2.device)
+    affine = torch.cat([torch.ones_like(centres_FN2[..., :1]), centres_FN2], dim=2)
+    system = centres_FN2.new_zeros(frames, count + 3, count + 3)
+    smoothing = stiffness * torch.eye(count, dtype=centres_FN2.dtype, device=centres_FN2.device)
     system[:, :count, :count] = radial_basis(torch.cdist(centres_FN2, centres_FN2).square()) + smoothing
     system[:, :count, count:] = affine
     system[:, count:, :count] = affine.transpose(1, 2)
@@ -126,5 +125,10 @@ def _grid_points(count: int, device: torch.device) -> torch.Tensor:
 def _edge_window(points_N2: torch.Tensor) -> torch.Tensor:
     """(N, 1) factor that falls smoothly to zero at the crop's border."""
     margin = torch.minimum(points_N2, 1 - points_N2).amin(dim=1, keepdim=True)
-    ramp = ((margin - 0.5 / FLOW_GRID) / _EDGE_FADE).clamp(0, 1)
+    return smoothstep((margin - 0.5 / FLOW_GRID) / _EDGE_FADE)
+
+
+def smoothstep(value: torch.Tensor) -> torch.Tensor:
+    """From 0 to 1 with no corner at either end, of a value that is clamped to [0, 1]."""
+    ramp = value.clamp(0, 1)
     return ramp * ramp * (3 - 2 * ramp)

@@ -14,6 +14,7 @@ from atldiff.face.mouth.anatomy import LOWER, UPPER, Row, draw_row
 from atldiff.face.mouth.geometry import MouthGeometry
 from atldiff.face.mouth.light import MouthLight, gaussian_blur, luma, mouth_light
 from atldiff.face.mouth.own import OwnTeeth, PortraitReader, Seen
+from atldiff.warp import smoothstep
 
 EXTENT_MM = (36.0, 18.0, 24.0)
 """How far the pictures reach to either side of the middle of the seam, above it and below it."""
@@ -57,15 +58,12 @@ class MouthAtlas:
         upper: teeth that stay with the skull.
         lower: teeth that go with the jaw.
         dark_3: colour of the hollow behind them, where it is brightest.
-        upper_edge_mm, lower_edge_mm: biting edges below the seam, at rest.
     """
 
     upper: torch.Tensor
     lower: torch.Tensor
     dark_3: torch.Tensor
     light: MouthLight
-    upper_edge_mm: float
-    lower_edge_mm: float
 
 
 def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry) -> MouthAtlas:
@@ -95,7 +93,7 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
     dark = _DARK_LEVEL * light.gum_3 * tint if own.dark_3 is None else own.dark_3
     device = image_3HW.device
-    return MouthAtlas(rows[0].to(device), rows[1].to(device), dark.to(device), light, *edges)
+    return MouthAtlas(rows[0].to(device), rows[1].to(device), dark.to(device), light)
 
 
 def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
@@ -148,12 +146,12 @@ def _upper_cover(seen: Seen, end: float) -> torch.Tensor | None:
     if end == 0:
         return None
     if end > _TO_THE_LIP:
-        return _ramp((_HIDDEN_MM - seen.below) / 0.5 + 0.5)
-    return _ramp((end - seen.share) / 0.06 + 0.5)
+        return smoothstep((_HIDDEN_MM - seen.below) / 0.5 + 0.5)
+    return smoothstep((end - seen.share) / 0.06 + 0.5)
 
 
 def _lower_cover(seen: Seen, begin: float) -> torch.Tensor | None:
-    return _ramp((seen.share - begin) / 0.06 + 0.5) if begin < 1 else None
+    return smoothstep((seen.share - begin) / 0.06 + 0.5) if begin < 1 else None
 
 
 def _joined(
@@ -161,15 +159,10 @@ def _joined(
 ) -> torch.Tensor:
     """A row that the portrait shows, (5, h, w), continued behind the lips; drawn where lip is seen in its place."""
     teeth = gaussian_blur(seen.tooth_share(light)[None], _LIP_BLUR_MM * density)[0]
-    corner = _ramp((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
-    own = _ramp((teeth - _TOOTH_FROM[0]) / (_TOOTH_FROM[1] - _TOOTH_FROM[0])) * corner
+    corner = smoothstep((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
+    own = smoothstep((teeth - _TOOTH_FROM[0]) / (_TOOTH_FROM[1] - _TOOTH_FROM[0])) * corner
     hidden = torch.maximum(-seen.share * seen.gap_mm, seen.below).clamp(0, 1)
     smooth = gaussian_blur(seen.colour, _HIDDEN_BLUR_MM * density)
     colour = torch.lerp(seen.colour, smooth, hidden) * torch.exp(-seen.aside / 4.0)
     shown = torch.cat([colour * cover_hw, cover_hw[None], cover_hw[None]])
     return torch.lerp(drawn_5hw * torch.minimum(cover_hw, drawn_5hw[3]), shown, own)
-
-
-def _ramp(value: torch.Tensor) -> torch.Tensor:
-    ramp = value.clamp(0, 1)
-    return ramp * ramp * (3 - 2 * ramp)

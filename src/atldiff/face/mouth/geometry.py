@@ -10,7 +10,7 @@ import torch
 
 from atldiff.face.crop import CROP_SIZE
 from atldiff.face.topology import interocular_distance
-from atldiff.warp import radial_basis
+from atldiff.warp import radial_basis, solve_spline
 
 WINDOW_HALF_MM = (38.0, 27.0)
 """Half the width and height of the window around the mouth that is painted anew."""
@@ -48,7 +48,6 @@ class MouthShapes:
             skull.
         drop_F: how far the jaw is below its place in the portrait, millimetres.
         opening_F: mean gap of the inner lips, millimetres.
-        narrowness_F: width of the mouth over that of the portrait, corner to corner.
     """
 
     window_F2: torch.Tensor
@@ -60,7 +59,6 @@ class MouthShapes:
     skull_F23: torch.Tensor
     drop_F: torch.Tensor
     opening_F: torch.Tensor
-    narrowness_F: torch.Tensor
 
     def __getitem__(self, part: slice) -> "MouthShapes":
         return MouthShapes(*(getattr(self, each.name)[part] for each in fields(self)))
@@ -108,8 +106,6 @@ class MouthGeometry:
         upper, lower = (edge_coefficients(points, nodes) for nodes in (UPPER_NODES, LOWER_NODES))
         gaps = still[:, LOWER_NODES, 1] - still[:, UPPER_NODES, 1]
         window = points[:, 48:60].mean(dim=1)
-        own_width = (self.landmarks[64] - self.landmarks[60]).norm()
-        size = skull[:, :, :2].det().sqrt() * self.pixels_per_mm
         made = MouthShapes(
             window_F2=window,
             flow_F4hw=self._flow(points, window),
@@ -120,7 +116,6 @@ class MouthGeometry:
             skull_F23=skull,
             drop_F=drop,
             opening_F=gaps.mean(dim=1),
-            narrowness_F=across.norm(dim=1) * size / own_width,
         )
         return made.to(points_FK2.device)
 
@@ -161,7 +156,7 @@ class MouthGeometry:
         flows = []
         for lip in (range(common, common + 3), range(common + 3, common + 6)):
             centres = [*range(common), *lip]
-            weights = _spline_weights(target[:, centres], source[centres] - target[:, centres]).float()
+            weights = solve_spline(target[:, centres], source[centres] - target[:, centres], _STIFFNESS).float()
             affine = torch.cat([torch.ones_like(places[..., :1]), places], dim=2).float()
             flow = torch.cat([basis[:, :, centres], affine], dim=2) @ weights
             flows.append(flow.transpose(1, 2).unflatten(2, (rows, columns)))
@@ -192,18 +187,6 @@ def edge_height(coefficients_F3: torch.Tensor, along_Fhw: torch.Tensor) -> torch
     """
     first, second, third = coefficients_F3[:, :, None, None].unbind(dim=1)
     return along_Fhw * (1 - along_Fhw) * (first + along_Fhw * (second + along_Fhw * third))
-
-
-def _spline_weights(centres_FN2: torch.Tensor, values_FN2: torch.Tensor) -> torch.Tensor:
-    """Thin-plate weights (F, N + 3, 2), nearly exact at the centres."""
-    frames, count, _ = centres_FN2.shape
-    affine = torch.cat([torch.ones_like(centres_FN2[..., :1]), centres_FN2], dim=2)
-    system = centres_FN2.new_zeros(frames, count + 3, count + 3)
-    distances = torch.cdist(centres_FN2, centres_FN2).square()
-    system[:, :count, :count] = radial_basis(distances) + _STIFFNESS * torch.eye(count, dtype=centres_FN2.dtype)
-    system[:, :count, count:] = affine
-    system[:, count:, :count] = affine.transpose(1, 2)
-    return torch.linalg.solve(system, torch.cat([values_FN2, torch.zeros_like(values_FN2[:, :3])], dim=1))
 
 
 def _transformed(matrix_F23: torch.Tensor, points_FK2: torch.Tensor) -> torch.Tensor:

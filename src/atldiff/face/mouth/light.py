@@ -129,7 +129,7 @@ def _blur(image_3HW: torch.Tensor, landmarks_K2: torch.Tensor) -> float:
     face = luma(image_3HW)[max(low[1], 0) : high[1] + 1, max(low[0], 0) : high[0] + 1]
     if min(face.shape) < 8:
         return 0.5
-    steep, softened = (_steepest(each) for each in (face, _gaussian(face[None], 1.0)[0]))
+    steep, softened = (_steepest(each) for each in (face, gaussian_blur(face[None], 1.0)[0]))
     ratio = max(steep / max(softened, 1e-6), 1.02)
     return float(min(max((ratio * ratio - 1) ** -0.5, 0.4), 4.0))
 
@@ -143,10 +143,6 @@ def _steepest(image_HW: torch.Tensor) -> float:
 
 def gaussian_blur(image_CHW: torch.Tensor, sigma: float) -> torch.Tensor:
     """A picture of any number of channels, blurred; the edge is repeated. ``sigma`` in pixels."""
-    return _gaussian(image_CHW, sigma)
-
-
-def _gaussian(image_CHW: torch.Tensor, sigma: float) -> torch.Tensor:
     reach = max(1, round(3 * sigma))
     profile = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image_CHW.device) / sigma).square())
     profile = (profile / profile.sum()).to(image_CHW)

@@ -10,6 +10,7 @@ from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.mouth.atlas import make_atlas, sample_atlas
 from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes, edge_height
 from atldiff.face.mouth.light import luma
+from atldiff.warp import smoothstep
 
 _FADE_MM = 7.0
 """Over how many millimetres the lips' own flow fades into the face's at the window's border."""
@@ -132,7 +133,7 @@ class MouthPainter:
         share = ((place.below - (place.top + place.bottom) / 2) / (2 * width) + 0.5).clamp(0, 1)[:, None]
         own = torch.lerp(lips[:, :2], lips[:, 2:], share)
         margin = ((1 - local.abs()) * half).amin(dim=3)[:, None]
-        near = _ramp(margin / (_FADE_MM * self._mm))
+        near = smoothstep(margin / (_FADE_MM * self._mm))
         return torch.lerp(face, own, near).permute(0, 2, 3, 1)
 
     def _lips(self, source_Fhw2: torch.Tensor) -> torch.Tensor:
@@ -150,12 +151,12 @@ class MouthPainter:
         in_jaw = torch.stack([mm[..., 0], mm[..., 1] - _LOWER_SHARE_OF_DROP * drop], dim=-1)
         from_top, from_bottom = (place.below - place.top) / self._mm, (place.bottom - place.below) / self._mm
         gap = from_top + from_bottom
-        corners = _ramp(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)
-        shade = 0.7 + 0.3 * _ramp((from_top + 0.3) / _LIT_DEPTH_MM)
-        shade = shade * (0.65 + 0.35 * corners) * (0.85 + 0.15 * _ramp((gap - 1) / 5))
+        corners = smoothstep(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)
+        shade = 0.7 + 0.3 * smoothstep((from_top + 0.3) / _LIT_DEPTH_MM)
+        shade = shade * (0.65 + 0.35 * corners) * (0.85 + 0.15 * smoothstep((gap - 1) / 5))
         colour = self._hollow(mm[..., 0], from_top, from_bottom, gap, corners)
-        seen = _ramp((gap - _TEETH_FROM_MM[0]) / (_TEETH_FROM_MM[1] - _TEETH_FROM_MM[0]))
-        above_lip = _ramp((from_bottom - 0.2) / _LIP_SHADOW_MM)
+        seen = smoothstep((gap - _TEETH_FROM_MM[0]) / (_TEETH_FROM_MM[1] - _TEETH_FROM_MM[0]))
+        above_lip = smoothstep((from_bottom - 0.2) / _LIP_SHADOW_MM)
         for picture, where, shown in (
             (self._atlas.lower, in_jaw, seen * above_lip),
             (self._atlas.upper, mm, seen),
@@ -178,18 +179,13 @@ class MouthPainter:
         middle = gap_Fhw.amax(dim=(1, 2), keepdim=True)
         rise = middle * (0.66 - 0.018 * middle).clamp(0.3, 0.62) * (1 - 0.75 * x.square()).clamp_min(0)
         depth = rise - from_bottom_Fhw
-        tongue = _ramp(depth / 3.5 + 0.5) * _ramp((1.15 - x.abs()) / 0.6) * _ramp(middle / 4)
+        tongue = smoothstep(depth / 3.5 + 0.5) * smoothstep((1.15 - x.abs()) / 0.6) * smoothstep(middle / 4)
         groove = 1 - 0.10 * torch.exp(-(x * 5).square())
-        level = (0.40 + 0.34 * _ramp(depth / 6)) * groove * (0.5 + 0.5 * corners_Fhw)
+        level = (0.40 + 0.34 * smoothstep(depth / 6)) * groove * (0.5 + 0.5 * corners_Fhw)
         lit = (0.55 + 0.9 * torch.exp(-from_bottom_Fhw.clamp_min(0) / 3.5)) * (0.6 + 0.4 * corners_Fhw)
-        lit = lit * (0.55 + 0.45 * _ramp(from_top_Fhw / 4))
+        lit = lit * (0.55 + 0.45 * smoothstep(from_top_Fhw / 4))
         dark = self._atlas.dark_3[:, None, None] * lit[:, None]
         return torch.lerp(dark, self._tongue[:, None, None] * level[:, None], tongue[:, None])
-
-
-def _ramp(value: torch.Tensor) -> torch.Tensor:
-    ramp = value.clamp(0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
 
 
 @dataclass(frozen=True)
@@ -237,6 +233,6 @@ class _Place:
         """How much of each pixel is seen between the lips: nothing where they touch."""
         depth = torch.minimum(self.below - self.top, self.bottom - self.below) / pixels_per_mm
         gap = (self.bottom - self.top) / pixels_per_mm
-        shown = _ramp((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
+        shown = smoothstep((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
         within = (self.along > 0) & (self.along < 1)
         return (depth / (2 * soft_mm) + 0.5).clamp(0, 1) * shown * within
