@@ -79,10 +79,7 @@ class IdentityFace:
         lids = lid_closure(own, points_FK2)
         flow = thin_plate_flow(self._landmarks, open_lids(own, points_FK2, lids), CROP_SIZE)
         shapes = self._geometry.shapes(points_FK2)
-        identities = self._lips.repeat(len(points_FK2), 1, 1, 1)
-        for frame in torch.nonzero(lids).flatten():
-            identities[frame] = self._lids.draw(identities[frame], lids[frame])
-        warped = warp(identities, flow, CROP_SIZE)
+        warped = warp(self._lids.lowered(self._lips, lids), flow, CROP_SIZE)
         self._painter.paint(warped, flow, shapes)
         return flow, shapes, lids, warped
 

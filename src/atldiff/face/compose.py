@@ -102,22 +102,13 @@ class PortraitComposer:
         """What lies in the box, (F, h, w, 3) uint8."""
         turned = (flow_F2GG.permute(0, 2, 3, 1) @ self._turn).permute(0, 3, 1, 2)
         places = _sample(turned, self._crop_places, padding="border").permute(0, 2, 3, 1) + self._base
-        moved = _sample(self._drawn(lids_F), places, padding="border")
+        moved = _sample(self._lids.lowered(self._region, lids_F), places, padding="border")
         if shapes is not None:
             self._mouth.paint(moved, flow_F2GG, shapes)
             residual_F3SS = residual_F3SS * (1 - (1 - self._inside_share) * self._mouth.cover(shapes))
         added = _sample(residual_F3SS, self._crop_places, padding="zeros").mul_(self._fade)
         levels = moved.add_(added).mul_(255).round_().clamp_(0, 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
-
-    def _drawn(self, lids_F: torch.Tensor) -> torch.Tensor:
-        """The box of the portrait with its lids as each frame wants them, (F, 3, h, w)."""
-        drawn = self._region.expand(len(lids_F), -1, -1, -1)
-        if (lids_F > 0).any():
-            drawn = drawn.clone()
-            for frame in torch.nonzero(lids_F).flatten():
-                drawn[frame] = self._lids.draw(drawn[frame], lids_F[frame])
-        return drawn
 
 
 def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str) -> torch.Tensor:

@@ -43,6 +43,16 @@ class Eyelids:
         height, width = x.shape
         self._pixel = 1 / math.hypot(float(to_image[0, 0]) * width / 2, float(to_image[1, 0]) * height / 2)
 
+    def lowered(self, image_CHW: torch.Tensor, closure_F: torch.Tensor) -> torch.Tensor:
+        """(F, 3, H, W) ``image`` as each frame wants its lids, 0 to 1 of the way down; not to be written to."""
+        frames = image_CHW.expand(len(closure_F), -1, -1, -1)
+        drawn = torch.nonzero(closure_F).flatten()
+        if len(drawn):
+            frames = frames.clone()
+        for frame in drawn:
+            frames[frame] = self.draw(image_CHW, closure_F[frame])
+        return frames
+
     def draw(self, image_CHW: torch.Tensor, closure: torch.Tensor) -> torch.Tensor:
         """``image`` (3, H, W) with its lids lowered by ``closure``, () from 0 to 1 of the way."""
         source, cover = self._y, torch.zeros_like(self._y)
