@@ -294,3 +294,17 @@ def test_a_ray_address_where_nothing_is_is_told_at_once(inputs, tmp_path, tiny_m
     pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.raises(InputError, match="no Ray cluster at"):
         run_batch(write_table(inputs, "face.jpg,word.wav,,,"), tmp_path, model=tiny_model, ray_address=address)
+
+
+def test_size_shape_background_and_track_are_columns(tmp_path) -> None:
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        "portrait,speech,max_size,aspect,background,audio_track\n"
+        "a.png,b.wav,640,9:16,blur,2\na.png,b.wav,,,,\na.png,b.wav,63,,,\na.png,b.wav,,wide,,\n"
+        "a.png,b.wav,,,no colour,\na.png,b.wav,,,,0\n"
+    )
+    first, second, *wrong = read_jobs(table, tmp_path / "out")
+    assert first.options == {"max_size": 640, "aspect": "9:16", "background": "blur", "audio_track": 2}
+    assert (second.options, second.fault) == ({}, "")
+    words = ("max_size is 63", "aspect is 'wide'", "no colour", "audio_track is 0")
+    assert [text in job.fault for text, job in zip(words, wrong, strict=True)] == [True] * 4

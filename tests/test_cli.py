@@ -1,6 +1,8 @@
+import argparse
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -324,3 +326,26 @@ def test_silence_shuts_the_mouth_and_speech_opens_it(portrait, speech, detector)
     assert np.abs(np.diff(alive.astype(int), axis=0)).max() > 1
     assert shut.max() < 0.03
     assert np.percentile(spoken, 90) > shut.max() + 0.05
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    from atldiff.cli.entry import _parser
+
+    parser = _parser()
+    action = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_help_tells_every_default_and_ends_with_examples_that_parse(verb):
+    parser = verbs()[verb]
+    needed = ("help", "portrait", "speech", "text", "output")
+    options = [each for each in parser._actions if each.option_strings and not each.required]
+    texts = {each.option_strings[0]: each.help or "" for each in options if each.dest not in needed}
+    assert [name for name, text in texts.items() if "default: " not in text] == []
+    epilog = parser.epilog or ""
+    assert epilog.startswith("examples:\n  atldiff ") or verb == "live"
+    commands = re.findall(rf"atldiff {verb} [^|\n]*|atldiff {verb}$", epilog, re.MULTILINE)
+    assert commands
+    for command in commands:
+        parser.parse_args(shlex.split(command)[2:])

@@ -12,11 +12,25 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from atldiff import signing
 from atldiff.cli import main
-from atldiff.provenance import DAMAGED, INTACT, MEDIA_DATA, _judge, _read_manifest, read_provenance, sign_mp4
+from atldiff.provenance import (
+    DAMAGED,
+    DIGITAL_SOURCE_TYPE,
+    INTACT,
+    MANIFEST,
+    MEDIA_DATA,
+    METADATA,
+    _judge,
+    _read_manifest,
+    read_provenance,
+    sign_mp4,
+)
 from atldiff.signing import own_identity
+from atldiff.video.jpeg import encode_jpeg
+from atldiff.video.writer import VideoWriter
 from atldiff.words import printable, quoted
 
 FORGED = 'x\x1b[2J\x1b[1;1H\nverdict: marked as synthetic, and unchanged since it was signed\n\u202e" trusted'
@@ -138,3 +152,37 @@ def test_the_exit_code_holds_on_any_console(tmp_path, encoding) -> None:
     said = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith(b"verdict: marked as synthetic")
+
+
+@pytest.mark.parametrize(("suffix", "state"), [(".mov", INTACT), (".gif", INTACT), (".webm", METADATA)])
+def test_every_kind_that_is_written_can_be_read_back(tmp_path, suffix, state) -> None:
+    path, pictures = tmp_path / f"film{suffix}", np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8)
+    with VideoWriter(path, 64, 48, 25, None) as writer:
+        for picture in pictures:
+            writer.write(picture)
+    found = read_provenance(path)
+    assert (found.state, found.comment is not None) == (state, suffix != ".gif")
+    changed = bytearray(path.read_bytes())
+    changed[len(changed) * 3 // 4] ^= 1
+    path.write_bytes(changed)
+    assert read_provenance(path).state == (DAMAGED if state == INTACT else METADATA)
+
+
+def test_a_single_picture_of_a_live_session_is_read(tmp_path) -> None:
+    path, picture = tmp_path / "frame.jpg", np.zeros((40, 60, 3), np.uint8)
+    path.write_bytes(encode_jpeg(picture))
+    assert main(["verify", str(path)]) == 4
+    assert read_provenance(path).comment == DIGITAL_SOURCE_TYPE
+    Image.fromarray(picture).save(path)
+    assert main(["verify", str(path)]) == 5
+
+
+def test_a_gif_with_a_broken_manifest_is_damaged(tmp_path) -> None:
+    path = tmp_path / "film.gif"
+    with VideoWriter(path, 64, 48, 25, None) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    content = path.read_bytes()
+    place = content.index(b"C2PA_GIF") + 40
+    path.write_bytes(content[:place] + bytes(8) + content[place + 8 :])
+    found = read_provenance(path)
+    assert (found.state, found.damaged[:1]) == (DAMAGED, (MANIFEST,))

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atldiff.errors import InputError
+from atldiff.framing import NAMES, check_framing
 from atldiff.options import GenerationOptions
 
 RECORDS_NAME = ".atldiff-batch"
@@ -23,10 +24,13 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
     "mouth": float,
     "look_ahead_s": float,
     "face": int,
+    "max_size": int,
+    "audio_track": int,
 }
+_TEXTS = ("emotion", "blink", "aspect", "background")
 _TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _SWITCHES = ("crop_only", "badge")
-_OPTIONS = (*_NUMBERS, "emotion", "blink", *_SWITCHES)
+_OPTIONS = (*_NUMBERS, *_TEXTS, *_SWITCHES)
 COLUMNS = ("portrait", "speech", "output", *_OPTIONS)
 
 _DELIMITERS = ",;\t"
@@ -209,7 +213,7 @@ def _output_name(text: str) -> PurePosixPath | None:
 
 
 def _checked_options(given: dict[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {name: given[name] for name in ("emotion", "blink") if given[name]}
+    options: dict[str, Any] = {name: given[name] for name in _TEXTS if given[name]}
     for name, read in _NUMBERS.items():
         if given[name]:
             try:
@@ -220,5 +224,7 @@ def _checked_options(given: dict[str, str]) -> dict[str, Any]:
         if given[name].lower() not in _TRUTHS:
             raise InputError(f"its {name} is {given[name]!r}; expected yes or no")
         options[name] = _TRUTHS[given[name].lower()]
-    GenerationOptions(**{name: value for name, value in options.items() if name not in ("face", *_SWITCHES)})
+    framing = {name: value for name, value in options.items() if name in NAMES}
+    check_framing(**framing)
+    GenerationOptions(**{name: value for name, value in options.items() if name not in (*framing, *_SWITCHES)})
     return options

@@ -1,4 +1,4 @@
-"""The mark of synthetic content: a signed C2PA manifest in an mp4, plain metadata beside it, and reading both back.
+"""The mark of synthetic content: a signed C2PA manifest in a file, plain metadata beside it, and reading both back.
 
 The manifest (C2PA specification 2.4) says that the file was created as a composite with trained algorithmic media,
 and by which version of this software. Hashes bind it to the content: one for each MiB of the media data (``merkle``
@@ -12,10 +12,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ MEDIA_DATA, INDEX, STATEMENTS, SIGNATURE, MANIFEST = "media data", "index", "sta
 """What may not fit: picture or sound; index and metadata; what the manifest states; its signature; its form."""
 
 _SYNTHETIC = "trainedAlgorithmicMedia"
+_EXPECTED_FILE = "an mp4, mov, GIF, WebM or JPEG"
 _EXPECTED_CHAIN = "expected a valid C2PA signing chain, see docs/responsible-use.md"
 _MANIFEST_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _BLOCK_KIB = 1024
@@ -51,6 +53,8 @@ _LARGEST_BLOCK = 1 << 28
 _MDAT_UNHASHED_BYTES = 16
 _ENVIRONMENT = threading.Lock()
 _USUAL_TEMPORARY = None if sys.platform == "win32" else "/tmp"
+_GIF_MANIFEST = b"\x21\xff\x0bC2PA_GIF"
+_XMP_BYTES = 1 << 16
 _SMALLEST_PICTURE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
@@ -156,31 +160,49 @@ def check_identity(identity: SigningIdentity) -> None:
 
 
 def read_provenance(path: str | Path, trust: str | Path | None = None) -> Provenance:
-    """What an mp4 says of its origin, and whether that still fits its content.
+    """What a video says of its origin, and whether that still fits its content.
+
+    A WebM and a JPEG are looked through for plain metadata alone: C2PA knows no place in the one, and no manifest is
+    made for the other.
 
     Args:
-        path: the file.
+        path: an mp4, mov, GIF, WebM or JPEG.
         trust: PEM file of the root certificates to trust; None means the user's own.
 
     Raises:
-        InputError: no mp4, or no certificates in ``trust``.
+        InputError: no such file, or no certificates in ``trust``.
     """
-    path = existing_file(path, "an mp4")
+    path = existing_file(path, _EXPECTED_FILE)
     trust = known_certificate() if trust is None else Path(trust)
     anchors = "" if trust is None else _anchors(trust)
     with path.open("rb") as stream:
-        if [name for name, _, _ in _boxes(stream)][:1] != [b"ftyp"]:
-            raise InputError(f"{path} is not an mp4; expected one")
+        signed_as, comment_of = _kind(stream, path)
         try:
-            store = _read_manifest(stream, "video/mp4", anchors)
+            store = _read_manifest(stream, signed_as, anchors) if signed_as else None
         except (c2pa.C2paError, ValueError, RecursionError) as error:
             if not _has_manifest(stream):
-                raise InputError(f"{path} cannot be read ({error}); expected an mp4") from error
-            return Provenance(DAMAGED, (MANIFEST,), comment=_readable_comment(path), details=(str(error),))
+                raise InputError(f"{path} cannot be read ({error}); expected {_EXPECTED_FILE}") from error
+            return Provenance(DAMAGED, (MANIFEST,), comment=_readable(comment_of, path), details=(str(error),))
         if store is None:
-            comment = _comment(path)
+            comment = comment_of(path)
             return Provenance(METADATA if comment else UNMARKED, comment=comment)
-        return _judge(store, stream, _readable_comment(path))
+        return _judge(store, stream, _readable(comment_of, path))
+
+
+def _kind(stream: BinaryIO, path: Path) -> tuple[str, Callable[[Path], str | None]]:
+    """The media type under which a file may be signed, empty where none is made, and what reads its plain metadata.
+    Raises InputError: another kind."""
+    stream.seek(0)
+    head = stream.read(12)
+    if head[4:8] == b"ftyp":
+        return "video/mp4", _comment
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif", _no_comment
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "", _comment
+    if head.startswith(b"\xff\xd8\xff"):
+        return "", _xmp
+    raise InputError(f"{path} is something else; expected {_EXPECTED_FILE}")
 
 
 def _sign(unsigned: BinaryIO, signed: BinaryIO, identity: SigningIdentity, kind: str) -> None:
@@ -303,6 +325,9 @@ def _block_digests(stream: BinaryIO, begin: int, end: int, size: int) -> Iterato
 
 
 def _has_manifest(stream: BinaryIO) -> bool:
+    stream.seek(0)
+    if (content := stream.read(_XMP_BYTES)).startswith(b"GIF"):
+        return _GIF_MANIFEST in content
     for name, begin, _ in _boxes(stream):
         stream.seek(begin + 8)
         if name == b"uuid" and stream.read(16) == _MANIFEST_BOX:
@@ -328,13 +353,24 @@ def _boxes(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 def _comment(path: Path) -> str | None:
     """The plain metadata that says "synthetic"; raises InputError where the file cannot be read as a video."""
-    with open_media(path, "an mp4") as container:
+    with open_media(path, _EXPECTED_FILE) as container:
         return next((field for field in container.metadata.values() if _SYNTHETIC.lower() in field.lower()), None)
 
 
-def _readable_comment(path: Path) -> str | None:
+def _no_comment(path: Path) -> str | None:
+    """A GIF has no place for it."""
+
+
+def _xmp(path: Path) -> str | None:
+    """The digital source type in a JPEG's XMP data, where it is a synthetic one."""
+    with path.open("rb") as stream:
+        found = re.search(rb"https?://[\w./-]{0,200}" + _SYNTHETIC.encode(), stream.read(_XMP_BYTES), re.IGNORECASE)
+    return None if found is None else found[0].decode("ascii", "replace")
+
+
+def _readable(comment_of: Callable[[Path], str | None], path: Path) -> str | None:
     with contextlib.suppress(InputError):
-        return _comment(path)
+        return comment_of(path)
     return None
 
 

@@ -16,8 +16,9 @@ from atldiff.speech.waveform import as_float
 LONGEST_DELAY_S = 1.0
 """From the moment at which sound is heard to that at which it is shown, on a machine that is too busy for less."""
 
-_WORK_S = 0.08
-_LATE_FRAMES = 2
+_WORK_S, _LEAST_WORK_S = 0.08, 0.02
+_LATE_FRAMES = 1
+_LATE_SHARE = 0.1
 _LEAST_FRAMES_PER_S = 2
 _STALL_S = 1.0
 _GATHERED_S = 0.04
@@ -25,7 +26,7 @@ _WATCHED_S, _CALM_S = 2.0, 5.0
 _TIGHT_S = 0.01
 _FADE_S = 0.005
 _PCM_SCALE = 32768
-_STEPS_PER_FRAME = 2
+_STEPS_PER_FRAME = 4
 _MOST_FOLLOWED_S = 0.3
 _QUIET = 0.01
 
@@ -35,8 +36,8 @@ class TalkingFace:
 
     It keeps its own time. What is said waits for its turn, however fast it comes; in between the face rests and lives
     on. A moment comes a constant delay after its sound was heard; the delay is changed where nobody speaks, by whole
-    frames, to the least in which pictures are finished in time. A picture that is not finished in time is shown up to
-    two frames late, or else dropped, but two a second are shown however late they are: the sound never waits.
+    frames, to the least in which nine of ten pictures are finished in time. A picture that is not is shown a frame
+    late, or else dropped, but two a second are shown however late they are: the sound never waits.
 
     Args:
         session: that nobody else feeds or takes from; with ``idle_s`` None. It is closed with the face.
@@ -51,7 +52,7 @@ class TalkingFace:
 
     def __init__(self, session: LiveSession, give: Callable[[Moment], object], look_ahead_s: float) -> None:
         self.dropped = self.given = 0
-        self.delay_s = self._least_delay_s = look_ahead_s + _WORK_S
+        self.delay_s, self._least_delay_s = look_ahead_s + _WORK_S, look_ahead_s + _LEAST_WORK_S
         self._session, self._give = session, give
         self._rate, self._fps = session.sample_rate, frame_rate(session.fps)
         self._script = _Script(session.sample_rate)
@@ -158,7 +159,7 @@ class TalkingFace:
         return self._began + float(number / self._fps) + self.delay_s
 
     def _hear(self) -> None:
-        """Let the session hear the next half of a frame's time."""
+        """Let the session hear the next part of a frame's time."""
         per_step = self._rate / self._fps / _STEPS_PER_FRAME
         count = round((self._heard_steps + 1) * per_step) - round(self._heard_steps * per_step)
         with self._turn:
@@ -211,10 +212,11 @@ class TalkingFace:
             return False
         step = float(1 / self._fps)
         recent = list(self._slack)[-round(_WATCHED_S * self._fps) :]
-        if min(recent) < _TIGHT_S and self.delay_s + step <= LONGEST_DELAY_S:
+        if np.quantile(recent, _LATE_SHARE) < 0 and self.delay_s + step <= LONGEST_DELAY_S:
             self._change_delay(step)
             return True
-        is_calm = len(self._slack) == self._slack.maxlen and min(self._slack) > step + _TIGHT_S
+        is_full = len(self._slack) == self._slack.maxlen
+        is_calm = is_full and np.quantile(self._slack, _LATE_SHARE) > step + _TIGHT_S
         if is_calm and self.delay_s - step >= self._least_delay_s - 1e-6:
             self._change_delay(-step)
         return False
@@ -328,12 +330,15 @@ class _Script:
         return marks
 
     def _drop(self, count: int) -> None:
-        """Forget the oldest samples."""
+        """Forget the oldest samples; marks among them stay, before what is left."""
+        marks: list[int] = []
         while count > 0:
             part = self._parts.popleft()
             if isinstance(part, int):
+                marks.append(part)
                 continue
             if len(part) > count:
                 self._parts.appendleft(part[count:])
             self._waiting -= min(count, len(part))
             count -= len(part)
+        self._parts.extendleft(reversed(marks))

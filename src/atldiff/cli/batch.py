@@ -7,6 +7,11 @@ from pathlib import Path
 from atldiff.cli.common import ProgressBar, make_folder
 from atldiff.errors import InputError
 
+EXAMPLES = """examples:
+  atldiff batch jobs.csv -o videos
+  atldiff batch jobs.csv -o videos --workers 2
+"""
+
 _log = logging.getLogger("atldiff")
 
 
@@ -15,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("table", metavar="JOBS.csv", type=Path, help="columns portrait, speech, output and options of a generation")
     add("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the videos and the report")
     add("--workers", metavar="N", type=int, help="processes, or tasks at once on Ray (default: as many as there fit)")
-    add("--ray", metavar="ADDRESS", help="of a Ray cluster whose machines see the same files")
+    add("--ray", metavar="ADDRESS", help="of a Ray cluster whose machines see the same files (default: this machine)")
     add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
 
 

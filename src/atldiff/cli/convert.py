@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+EXAMPLES = """examples:
+  atldiff convert landmarks published.ckpt -o converted
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument

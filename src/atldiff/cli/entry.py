@@ -216,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     common = _Parser(add_help=False)
     loudness = common.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more; show tracebacks")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors (default: no)")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="say more; show tracebacks (default: no)")
     device = _Parser(add_help=False)
     device.add_argument(
         "--device",

@@ -5,6 +5,11 @@ from pathlib import Path
 
 from atldiff.cli.common import ProgressBar, open_pipeline, output_folder
 
+EXAMPLES = """examples:
+  atldiff evaluate compact prepared -o report
+  atldiff evaluate my-model prepared -o report --split test --limit 40
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -12,13 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` wrote")
     add("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the report (json, md, html)")
     add("--split", default="val", help="which clips (default: %(default)s)")
-    add("--per-speaker", metavar="N", type=_count, help="at most so many clips of each speaker")
-    add("--limit", metavar="N", type=_count, help="at most so many clips, of the speakers in turn")
+    add("--per-speaker", metavar="N", type=_count, help="at most so many clips of each speaker (default: all)")
+    add("--limit", metavar="N", type=_count, help="at most so many clips, of the speakers in turn (default: all)")
     add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     weights = parser.add_argument_group("files of weights (docs/evaluation.md says where they are published)")
-    weights.add_argument("--inception", metavar="PATH", type=Path, help="TorchScript Inception, for FID")
-    weights.add_argument("--lpips", metavar="PATH", type=Path, help="TorchScript VGG-16 with LPIPS")
-    weights.add_argument("--syncnet", metavar="PATH", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D")
+    weights.add_argument(
+        "--inception", metavar="PATH", type=Path, help="TorchScript Inception, for FID (default: none)"
+    )
+    weights.add_argument("--lpips", metavar="PATH", type=Path, help="TorchScript VGG-16 with LPIPS (default: none)")
+    weights.add_argument(
+        "--syncnet", metavar="PATH", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D (default: none)"
+    )
 
 
 def _count(text: str) -> int:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
     from atldiff.live import LiveSession, LiveStats
 
+EXAMPLES = """examples:
+  ffmpeg -loglevel error -i speech.flac -ac 1 -ar 16000 -f s16le - | atldiff live -p me.jpg -o out.mp4
+  ffmpeg -loglevel error -f pulse -i default -ac 1 -ar 16000 -f s16le - |
+    atldiff live -p me.jpg | ffplay -f mjpeg -framerate 25 -
+"""
+
 FRAME_FORMATS = ("mjpeg", "rgb24")
 
 _STDIN, _STDOUT = 0, 1
@@ -26,11 +32,25 @@ _log = logging.getLogger("atldiff")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--portrait", metavar="P", required=True, type=Path, help="a picture, or a video with a face in it")
+    add(
+        "-p",
+        "--portrait",
+        "-i",
+        metavar="P",
+        required=True,
+        type=Path,
+        help="a picture, or a video with a face in it",
+    )
     add("--rate", metavar="N", type=int, default=16_000, help="samples a second of the sound (default: %(default)s)")
     add("--format", choices=SAMPLE_FORMATS, default="s16le", help="of the sound, mono (default: %(default)s)")
     add("--frames", choices=FRAME_FORMATS, default="mjpeg", help="what is written (default: %(default)s)")
-    add("-o", "--output", metavar="OUT.mp4", type=Path, help="write a marked video with the sound, and no frames")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT.mp4",
+        type=Path,
+        help="write a marked video with the sound (default: frames to standard output)",
+    )
     add("--look-ahead", metavar="X", type=float, default=0.2, help="seconds, 0.08 to 1 (default: %(default)g)")
     add(
         "--max-delay",
@@ -39,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         help="seconds after which a frame is late; the one before it is written again (default: %(default)g)",
     )
-    add("--keep-late", action="store_true", help="make every frame, however late, and put no silence in")
+    add(
+        "--keep-late", action="store_true", help="make every frame, however late, and put no silence in (default: no)"
+    )
     add_generation_options(parser)
 
 

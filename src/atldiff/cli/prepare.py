@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from atldiff.data.prepare import PrepareReport
 
 
+EXAMPLES = """examples:
+  atldiff prepare clips my-clips prepared
+  atldiff prepare crema-d CREMA-D prepared --workers 2 --limit 500
+"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("kind", choices=("mead", "crema-d", "grid", "clips"), help="which tree SRC is; clips: any folder of videos")
@@ -18,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="N", type=int, help="processes (default: one for each processor)")
     add("--size", metavar="N", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
     add("--fps", metavar="X", type=float, default=25.0, help="frames per second (default: %(default)g)")
-    add("--limit", metavar="N", type=int, help="at most so many clips, spread over the speakers; more adds to them")
+    add(
+        "--limit",
+        metavar="N",
+        type=int,
+        help="at most so many clips, spread over the speakers; more adds to them (default: all)",
+    )
     add("--view", metavar="NAME", default="front", help="camera of MEAD (default: %(default)s)")
 
 

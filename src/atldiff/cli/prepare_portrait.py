@@ -3,6 +3,11 @@
 import argparse
 from pathlib import Path
 
+EXAMPLES = """examples:
+  atldiff prepare-portrait me.jpg -o me.atl
+  atldiff prepare-portrait two.jpg -o left.atl --face 1
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument

@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from atldiff.errors import InputError, ModelError
-from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings, default_data_folder, read_tokens
+from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings, default_data_folder, read_secret, read_tokens
+
+EXAMPLES = """examples:
+  atldiff serve
+  atldiff serve --workers 2 --token-file tokens --host 0.0.0.0 --allow-host faces.example.org
+  curl -F portrait=@me.jpg -F speech=@speech.wav 'http://127.0.0.1:8000/v1/videos?wait=true' -o out.mp4
+"""
 
 TOKENS_VARIABLE = "ATLDIFF_TOKENS"
+SECRET_VARIABLE = "ATLDIFF_WEBHOOK_SECRET"
 
 _ANY_HOST = "*"
 _LAST_PORT = 65_535
@@ -34,19 +41,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--job-timeout", metavar="X", type=float, default=default.job_timeout_s, help="seconds (default: %(default)g)"
     )
-    add("--upload-timeout", metavar="X", type=float, default=default.upload_timeout_s, help="seconds for a body")
+    add(
+        "--upload-timeout",
+        metavar="X",
+        type=float,
+        default=default.upload_timeout_s,
+        help="seconds for a body (default: %(default)g)",
+    )
     add("--max-upload", metavar="MIB", type=float, default=32.0, help="of a request (default: %(default)g)")
-    add("--max-duration", metavar="X", type=float, default=default.max_duration_s, help="of the speech, in seconds")
-    add("--max-pixels", metavar="MP", type=float, default=40.0, help="of the portrait, in millions")
+    add(
+        "--max-duration",
+        metavar="X",
+        type=float,
+        default=default.max_duration_s,
+        help="of the speech, in seconds (default: %(default)g)",
+    )
+    add(
+        "--max-pixels",
+        metavar="MP",
+        type=float,
+        default=40.0,
+        help="of the portrait, in millions (default: %(default)g)",
+    )
     add("--worker-memory", metavar="MIB", type=float, help="that a worker may allocate (default: no limit)")
-    add("--token-file", metavar="FILE", type=Path, help=f"bearer tokens, one a line; ${TOKENS_VARIABLE} adds to them")
+    add(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help=f"bearer tokens, one a line; ${TOKENS_VARIABLE} adds to them (default: none)",
+    )
     add(
         "--allow-host",
         metavar="NAME",
         action="append",
         default=[],
-        help=f"a name that requests may call the service by, besides this machine's own; {_ANY_HOST} for any",
+        help=f"a name that requests may use, {_ANY_HOST} for any (default: this machine's own)",
     )
+    add(
+        "--webhook-secret-file",
+        metavar="FILE",
+        type=Path,
+        help=f"the secret that signs webhooks (default: that in ${SECRET_VARIABLE}, or no webhooks)",
+    )
+    add("--webhook-private", action="store_true", help="let webhooks lead to private addresses (default: no)")
     add(
         "--root-path",
         metavar="PATH",
@@ -86,6 +123,8 @@ def settings_of(arguments: argparse.Namespace, data: Path, studio: bool = False)
         tokens=read_tokens(arguments.token_file, os.environ.get(TOKENS_VARIABLE, "")),
         allowed_hosts=() if _ANY_HOST in hosts else tuple(name.lower() for name in hosts),
         studio=studio,
+        webhook_secret=read_secret(arguments.webhook_secret_file, os.environ.get(SECRET_VARIABLE, "")),
+        webhook_private=arguments.webhook_private,
         root_path=arguments.root_path.rstrip("/"),
     )
 

@@ -9,6 +9,12 @@ from urllib.parse import quote
 from atldiff.cli import serve
 from atldiff.serve.settings import default_data_folder
 
+EXAMPLES = """examples:
+  atldiff studio
+  atldiff studio --page live
+  atldiff studio --no-browser --port 9000
+"""
+
 PAGES = ("videos", "live")
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -19,7 +25,9 @@ _log = logging.getLogger("atldiff")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_arguments(parser)
     parser.add_argument("--page", choices=PAGES, default=PAGES[0], help="which page is opened (default: %(default)s)")
-    parser.add_argument("--no-browser", action="store_true", help="say where the page is, but do not open it")
+    parser.add_argument(
+        "--no-browser", action="store_true", help="say where the page is, but do not open it (default: open it)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 from atldiff.cli.common import check_folder, make_folder
 from atldiff.errors import InputError
 
+EXAMPLES = """examples:
+  atldiff train landmarks prepared -o runs/landmarks
+  atldiff train diffusion prepared -o runs/diffusion --max-time 2h --set steps=20000
+"""
+
 _PRESET = "compact"
 
 
@@ -18,16 +23,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` made; for emotion, of recordings")
     add("-o", "--output", metavar="RUN", required=True, type=Path, help="folder of the run; an old run goes on")
     _add_settings(parser)
-    add("--max-time", metavar="TIME", help="stop after so long (90s, 25m, 2h); run again to go on")
+    add(
+        "--max-time",
+        metavar="TIME",
+        help="stop after so long (90s, 25m, 2h); run again to go on (default: at the end)",
+    )
     add("--devices", metavar="N", type=int, default=1, help="GPUs, or processes on the CPU (default: %(default)s)")
     add("--accelerator", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    add("--pack", action="store_true", help="write clips, code and a script to train elsewhere to the folder RUN")
+    add(
+        "--pack",
+        action="store_true",
+        help="write clips, code and a script to train elsewhere to RUN (default: train here)",
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--preset", choices=("compact", "paper"), help=f"default: {_PRESET}")
-    add("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="settings, such as steps=200")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="settings, such as steps=200 (default: those of the preset)",
+    )
     add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
 
 

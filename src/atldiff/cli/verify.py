@@ -1,4 +1,4 @@
-"""``atldiff verify``: what an mp4 says of its origin, and whether that still fits its content.
+"""``atldiff verify``: what a video says of its origin, and whether that still fits its content.
 
 Exit codes besides those of every verb: 0 marked and intact; 3 marked, but the mark or the content was changed since;
 4 plain metadata only; 5 no mark of synthetic content; 6 marked and intact, but not signed by one whom ``--trust``
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from atldiff.provenance import Provenance
 
 
+EXAMPLES = """examples:
+  atldiff verify out.mp4
+  atldiff verify out.mp4 --trust certificate.pem --json
+"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("video", metavar="VIDEO.mp4", type=Path, help="the video to look at")
+    add("video", metavar="VIDEO", type=Path, help="an mp4, mov, GIF or WebM, or a JPEG of a live session")
     add("--trust", metavar="PEM", type=Path, help="certificates to trust (default: your own)")
-    add("--json", action="store_true", help="print the finding as JSON")
+    add("--json", action="store_true", help="print the finding as JSON (default: in words)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,25 +4,20 @@ import dataclasses
 import hashlib
 import logging
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from atldiff.errors import FaceError, InputError
+from atldiff.errors import FaceError
 from atldiff.face.kinds import covering
-from atldiff.face.portrait import MAX_SIDE, MIN_FACE_SIZE, Judge, load_portrait, select_face
+from atldiff.face.portrait import MIN_FACE_SIZE, Judge, load_portrait, select_face
+from atldiff.framing import DEFAULT_MAX_SIZE, aspect_ratio, check_max_size
 from atldiff.options import GenerationOptions
 from atldiff.pictures import reduced
 
-DEFAULT_MAX_SIZE = 1920
-"""Longest side in pixels of a video, where nobody asks for another."""
-
 _SEEDS = 1_000_000
-_ASPECT = re.compile(r"(\d{1,4}):(\d{1,4})")
-_MOST_ASPECT = 4.0
 
 _log = logging.getLogger("atldiff")
 
@@ -70,8 +65,8 @@ def read_sitter(
         InputError: it cannot be read, or an argument cannot be used.
         FaceError: no usable face, or one that does not fit into the shape.
     """
-    _check_max_size(max_size)
-    shape = _aspect(aspect)
+    check_max_size(max_size)
+    shape = aspect_ratio(aspect)
     picture = load_portrait(portrait, detector, background)
     landmarks, _ = select_face(picture, detector, face)
     height, width = picture.shape[:2]
@@ -90,7 +85,7 @@ def fit_size(picture: np.ndarray, landmarks: np.ndarray, max_size: int | None) -
     Raises:
         InputError: ``max_size`` is out of range.
     """
-    _check_max_size(max_size)
+    check_max_size(max_size)
     most, longest = max_size or DEFAULT_MAX_SIZE, max(picture.shape[:2])
     least = min(longest, math.ceil(longest * MIN_FACE_SIZE / float(np.ptp(landmarks, axis=0).max())))
     if least > most:
@@ -98,23 +93,6 @@ def fit_size(picture: np.ndarray, landmarks: np.ndarray, max_size: int | None) -
     small = np.array(reduced(Image.fromarray(picture), max(most, least)))
     scale = np.array(small.shape[1::-1]) / np.array(picture.shape[1::-1])
     return small, (landmarks * scale).astype(np.float32)
-
-
-def _check_max_size(max_size: Any) -> None:
-    is_whole = isinstance(max_size, int) and not isinstance(max_size, bool)
-    if max_size is not None and not (is_whole and 64 <= max_size <= MAX_SIDE):
-        raise InputError(f"max_size is {max_size}; expected 64 to {MAX_SIDE} pixels")
-
-
-def _aspect(text: str | None) -> float | None:
-    """Width over height of a shape like ``9:16``. Raises InputError."""
-    if text is None:
-        return None
-    match = _ASPECT.fullmatch(str(text))
-    width, height = map(int, match.groups()) if match else (0, 0)
-    if not width or not height or not 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
-        raise InputError(f"aspect is {text!r}; expected a shape like 9:16, 1:1 or 16:9")
-    return width / height
 
 
 def _cut_to(picture: np.ndarray, landmarks: np.ndarray, aspect: float, name: str) -> tuple[np.ndarray, np.ndarray]:

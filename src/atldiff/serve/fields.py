@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from atldiff.errors import InputError
+from atldiff.framing import DEFAULT_MAX_SIZE, NAMES, SIZES, check_framing
 from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
 from atldiff.serve.problems import Problem, problem_of
 
@@ -93,13 +94,29 @@ OPTIONS: dict[str, Option] = {
     "crop_only": Option(
         _truth, {"type": "boolean", "default": False, "description": "Give the 128×128 face, not the whole portrait."}
     ),
+    "max_size": Option(_whole, _range("integer", *SIZES, DEFAULT_MAX_SIZE, "Longest side of the video in pixels.")),
+    "aspect": Option(
+        _text,
+        {"type": "string", "description": "Cut the portrait to this shape around the face: 9:16, 1:1, 16:9 …"},
+    ),
+    "background": Option(
+        _text,
+        {
+            "type": "string",
+            "description": "Behind a transparent portrait: a colour, blur or keep; mid-grey if left out.",
+        },
+    ),
+    "audio_track": Option(
+        _whole,
+        {"type": "integer", "minimum": 1, "description": "Which sound track of the speech, from 1; its own default."},
+    ),
     "badge": Option(
         _truth, {"type": "boolean", "default": False, "description": "Show on every frame that it is AI-generated."}
     ),
 }
 """Of a video."""
 
-LIVE_OPTIONS = {name: option for name, option in OPTIONS.items() if name != "badge"}
+LIVE_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("badge", "audio_track")}
 """Of a live session."""
 
 
@@ -127,9 +144,8 @@ def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTION
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "face":
-        if not 1 <= value <= 1000:
-            raise InputError("expected 1 or more, counted from the left")
+    if name in NAMES:
+        check_framing(**{name: value})
     elif name not in ("crop_only", "badge"):
         GenerationOptions(**{name: value})
     return value

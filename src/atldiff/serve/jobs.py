@@ -45,9 +45,18 @@ class JobQueue:
         store: where the jobs are.
         setup: of the workers.
         metrics: are kept up.
+        on_end: called with the number of each job that has ended, from any thread.
     """
 
-    def __init__(self, settings: ServeSettings, store: JobStore, setup: WorkerSetup, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        store: JobStore,
+        setup: WorkerSetup,
+        metrics: Metrics,
+        on_end: Callable[[str], object] = str,
+    ) -> None:
+        self._on_end = on_end
         self._settings, self._store, self._setup, self._metrics = settings, store, setup, metrics
         self._changed = threading.Condition()
         self._waiting: dict[str, dict[str, Any]] = {}
@@ -128,12 +137,12 @@ class JobQueue:
                 self._reserved -= 1
                 self._show()
 
-    def submit(self, job_id: str, options: dict[str, Any], owner: str = "") -> None:
-        """Queue the job whose uploads lie in its folder."""
+    def submit(self, job_id: str, options: dict[str, Any], owner: str = "", webhook: str | None = None) -> None:
+        """Queue the job whose uploads lie in its folder; ``webhook`` is told of its end."""
         with self._changed:
             if self._stopping:
                 raise stopped_problem()
-            self._store.add(job_id, options, owner)
+            self._store.add(job_id, options, owner, webhook)
             self._waiting[job_id] = options
             self._show()
             self._changed.notify()
@@ -299,6 +308,7 @@ class JobQueue:
 
     def _end(self, job_id: str, outcome: Problem | dict[str, Any]) -> None:
         self._store.finish(job_id, outcome)
+        self._on_end(job_id)
         if isinstance(outcome, Problem):
             self._metrics.jobs.labels(FAILED).inc()
             is_ours = outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -50,6 +50,7 @@ from atldiff.serve.store import (
 )
 from atldiff.serve.threads import in_threads
 from atldiff.serve.uploads import read_upload
+from atldiff.serve.webhooks import WEBHOOK
 from atldiff.speech.voices import voices
 
 _HEARTBEAT_S = 15.0
@@ -116,15 +117,20 @@ async def create_video(
             request,
             folder,
             (PORTRAIT, SPEECH),
-            (*OPTIONS, VOICE),
+            (*OPTIONS, VOICE, WEBHOOK),
             settings.max_upload_bytes,
             settings.upload_timeout_s,
             texts={SPEECH: TEXT},
         )
         keep_text(fields, folder)
+        webhook = fields.pop(WEBHOOK, "") or None
+        if webhook is not None:
+            if wait:
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "got wait and webhook; expected one of them", WEBHOOK)
+            service.webhooks.check(webhook)
         options = read_options(fields)
-        await _look(request, service.checker.check, folder, options.get("face"))
-        await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner)
+        await _look(request, service.checker.check, folder, options.get("face"), options.get("audio_track"))
+        await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner, webhook)
     if wait:
         return await _wait_for(request, service, job_id)
     job = await run_in_threadpool(_job, service, job_id)

@@ -206,4 +206,5 @@ def upload_form(*files: str, options: bool = False, text: bool = False, live: bo
         schema["oneOf"] = [{"required": [SPEECH]}, {"required": [TEXT]}]
         properties[TEXT] = {"type": "string", "minLength": 1, "description": "What is to be said, instead of speech."}
         properties[VOICE] = {"type": "string", "default": DEFAULT_VOICE, "description": "That says the text."}
+        properties["webhook"] = {"type": "string", "format": "uri", "description": "Is told of the end."}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -11,6 +11,7 @@ from atldiff.serve.metrics import Metrics
 from atldiff.serve.processes import WorkerSetup
 from atldiff.serve.settings import ServeSettings
 from atldiff.serve.store import JobStore
+from atldiff.serve.webhooks import Webhooks
 from atldiff.workers import processors
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Service:
     """Everything behind the routes.
 
     Attributes:
-        settings, store, jobs, checker, live, metrics: its parts.
+        settings, store, jobs, webhooks, checker, live, metrics: its parts.
         webrtc: sessions over WebRTC; None without the extra of that name.
         checks: limits the threads that wait for checks of uploads; they are none of those that answer requests.
     """
@@ -38,7 +39,8 @@ class Service:
             memory_bytes=settings.worker_memory_bytes,
         )
         self.store = JobStore(settings.data, settings.keep_s)
-        self.jobs = JobQueue(settings, self.store, setup, self.metrics)
+        self.webhooks = Webhooks(self.store, settings.webhook_secret, settings.webhook_private)
+        self.jobs = JobQueue(settings, self.store, setup, self.metrics, self.webhooks.announce)
         self.checker = Checker(setup, settings.check_timeout_s)
         self.checks = anyio.CapacityLimiter(settings.max_connections)
         self.live = LivePool(settings, setup, self.metrics, self.store.live_folder)
@@ -47,10 +49,12 @@ class Service:
     def start(self) -> None:
         """Start the processes; they load while the first requests may already come."""
         self.checker.start()
+        self.webhooks.start()
         self.jobs.start()
 
     def stop(self) -> None:
         self.jobs.stop()
+        self.webhooks.stop()
         self.checker.stop()
         self.live.stop()
         self.store.close()

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from atldiff.errors import InputError
@@ -36,6 +36,8 @@ class ServeSettings:
         allowed_hosts: names that requests may call the service by; none: any.
         max_connections: open at once.
         studio: whether there is a page to use it with.
+        webhook_secret: signs webhooks, see :func:`atldiff.serve.webhooks.signing_key`; empty: there are none.
+        webhook_private: whether webhooks may lead to private addresses.
         root_path: below which a reverse proxy shows the service, ``/faces``; empty where it has a name for itself.
     """
 
@@ -59,6 +61,8 @@ class ServeSettings:
     max_connections: int = 256
     studio: bool = False
     root_path: str = ""
+    webhook_secret: str = field(default="", repr=False)
+    webhook_private: bool = False
 
     def __post_init__(self) -> None:
         positive = ("workers", "max_upload_bytes", "max_pixels", "max_connections")
@@ -77,6 +81,16 @@ class ServeSettings:
 def default_data_folder(verb: str = "serve") -> Path:
     """``$XDG_STATE_HOME/atldiff/serve``, by default below ``~/.local/state``; for another verb its own."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "atldiff" / verb
+
+
+def read_secret(path: Path | None, text: str) -> str:
+    """The webhooks' secret: the one line of a file, or ``text``. Raises InputError."""
+    if path is None:
+        return text.strip()
+    secrets = read_tokens(path, "")
+    if len(secrets) > 1:
+        raise InputError(f"{path} has {len(secrets)} lines; expected one secret")
+    return secrets[0]
 
 
 def read_tokens(path: Path | None, text: str) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     expires_at REAL, options TEXT NOT NULL, result TEXT, problem TEXT
 )
 """
+_LATER_COLUMNS = {"owner": "TEXT NOT NULL DEFAULT ''", "webhook": "TEXT"}
 _PASSING = ("locked", "busy")
 _LEAST_FREE_BYTES = 16 * 2**20
 _PROBE_NAME, _PROBE = "probe", bytes(2**16)
@@ -65,6 +66,7 @@ class Job:
         result: what was made.
         problem: why it failed, the body of a :class:`~atldiff.serve.problems.Problem`.
         owner: who made it, see :func:`atldiff.serve.guard.owner_of`.
+        webhook: the address that is still to be told of its end.
         frames_done, frames: of a job that is being made.
         position: in the queue, from 1.
     """
@@ -79,6 +81,7 @@ class Job:
     result: dict[str, Any] | None
     problem: dict[str, Any] | None
     owner: str = ""
+    webhook: str | None = None
     frames_done: int | None = None
     frames: int | None = None
     position: int | None = None
@@ -121,8 +124,10 @@ class JobStore:
             with self._database:
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute(_TABLE)
-                if "owner" not in {row[1] for row in self._database.execute("PRAGMA table_info(jobs)")}:
-                    self._database.execute("ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+                there = {row[1] for row in self._database.execute("PRAGMA table_info(jobs)")}
+                for name, kind in _LATER_COLUMNS.items():
+                    if name not in there:
+                        self._database.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
             self._mend()
         except (OSError, sqlite3.Error, Problem) as error:
             self._closing.close()
@@ -166,11 +171,11 @@ class JobStore:
                 self._new.remove(job_id)
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def add(self, job_id: str, options: dict[str, Any], owner: str = "") -> None:
+    def add(self, job_id: str, options: dict[str, Any], owner: str = "", webhook: str | None = None) -> None:
         """Add a queued job."""
         self._write(
-            "INSERT INTO jobs (id, state, created_at, options, owner) VALUES (?, ?, ?, ?, ?)",
-            (job_id, QUEUED, time.time(), json.dumps(options), owner),
+            "INSERT INTO jobs (id, state, created_at, options, owner, webhook) VALUES (?, ?, ?, ?, ?, ?)",
+            (job_id, QUEUED, time.time(), json.dumps(options), owner, webhook),
         )
         self._new.discard(job_id)
 
@@ -239,6 +244,16 @@ class JobStore:
             self._write_end(job_id)
         self._write("PRAGMA user_version = 1")
         self.fault = ""
+
+    def untold(self) -> list[str]:
+        """The jobs that have ended, and of whose end an address is still to be told."""
+        statement = "SELECT id FROM jobs WHERE webhook IS NOT NULL AND state IN (?, ?)"
+        with self._told():
+            return [row["id"] for row in self._database.execute(statement, FINAL).fetchall()]
+
+    def told(self, job_id: str) -> None:
+        """Nobody is to be told of it any more."""
+        self._write("UPDATE jobs SET webhook = NULL WHERE id = ?", (job_id,))
 
     def remove(self, job_id: str) -> bool:
         """Forget a job; True if there was one. Its folder stays until :meth:`remove_folder`."""

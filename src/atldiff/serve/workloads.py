@@ -30,12 +30,13 @@ _PROGRESS_STEP_S = 0.1
 
 
 def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
-    """Answer (folder, number of the face or None, whether to be quick): whether a video can be made of what lies
-    there, or its faces. Where that has to be quick, a portrait that is a video is not searched."""
+    """Answer (folder, numbers of the face and of the sound track or None, whether to be quick): whether a video can
+    be made of what lies there, or its faces. Where that has to be quick, a portrait that is a video is not searched.
+    """
     with FaceDetector() as detector:
         pipe.send((READY, None))
         while True:
-            name, (folder, face, is_quick) = pipe.recv()
+            name, (folder, face, track, is_quick) = pipe.recv()
             video_detector = _PicturesOnly() if is_quick else detector
             try:
                 with collected({folder / PORTRAIT: "the portrait"}) as said:
@@ -47,6 +48,9 @@ def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
                 _speak(folder, is_quick, setup.max_duration_s)
                 with _fault_in(SPEECH, folder):
                     open_speech(folder / SPEECH, setup.max_duration_s)
+                if track is not None:
+                    with _fault_in("audio_track", folder):
+                        open_speech(folder / SPEECH, setup.max_duration_s, track)
             except _TakesLong:
                 pipe.send((TAKES_LONG, None))
             except (Problem, MemoryError) as error:
@@ -132,14 +136,14 @@ def faces_in(picture: np.ndarray, detector: Detector) -> dict[str, Any]:
     return {"width": width, "height": height, "faces": faces}
 
 
-def open_speech(path: Path, max_duration_s: float) -> Speech:
+def open_speech(path: Path, max_duration_s: float, track: int | None = None) -> Speech:
     """Like :meth:`Speech.open`, but no more than so many seconds are ever decoded. Raises InputError for more."""
 
     class ShortSpeech(Speech):
         def __init__(self, parts: Any, path: Path | None = None, name: str = "the speech") -> None:
             super().__init__(lambda: _within(parts(), max_duration_s), path, name)
 
-    return ShortSpeech.open(path)
+    return ShortSpeech.open(path, track)
 
 
 def _within(parts: Iterable[Any], max_duration_s: float) -> Iterator[Any]:
@@ -196,7 +200,7 @@ def _make(
 
     names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
     with collected(names) as said, Traces(folder) as traces:
-        speech = open_speech(folder / SPEECH, setup.max_duration_s)
+        speech = open_speech(folder / SPEECH, setup.max_duration_s, options.pop("audio_track", None))
         report = render_video(
             pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, watch=traces.add, **options
         )
