@@ -23,6 +23,7 @@ from atldiff.provenance import INTACT, read_provenance
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.spoken import SpokenTrack
 from atldiff.speech.waveform import Speech, read_waveform
+from atldiff.speech.windows import SpeechWindow
 from face_shapes import open_face
 
 torch.set_num_threads(1)
@@ -323,3 +324,25 @@ def test_a_spoken_track_is_read_as_it_comes(rate) -> None:
     whole = np.concatenate(list(track.stereo_blocks()), axis=1)
     assert abs(whole.shape[1] - 1.5 * track.track_rate) < 200
     assert np.abs(whole[0, 1000:-1000] - 0.5).max() < 0.01
+
+
+def test_what_has_come_late_is_heard_in_fewer_windows_and_every_frame_is_made_once(tiny_pipeline, sound) -> None:
+    def windows(size: int, catches_up: bool) -> int:
+        living = make_face(tiny_pipeline)
+        if catches_up:
+            living.catch_up()
+        heard: list[int] = []
+        displacements = living._motion._displacements
+
+        def counted(window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
+            heard.append(len(numbers))
+            return displacements(window, numbers)
+
+        living._motion._displacements = counted
+        assert numbers(list(living.frames(cut(sound, size)))) == list(range(25))
+        return len(heard)
+
+    prompt = windows(320, catches_up=False)
+    assert windows(8000, catches_up=False) == prompt
+    assert windows(8000, catches_up=True) < prompt / 3
+    assert windows(160, catches_up=True) == prompt

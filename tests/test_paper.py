@@ -319,6 +319,28 @@ def test_what_is_missing_is_named(model: Path, tmp_path: Path, monkeypatch: pyte
     refused("names the class 'Other'; expected one of LandmarkGenerator, KFusionGenerator")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 10**9),
+        ("hidden_size", -1),
+        ("num_hidden_layers", 1.5),
+        ("conv_dim", [10**9] * 7),
+        ("conv_dim", [512] * 500),
+        ("conv_stride", [0] * 7),
+        ("intermediate_size", "many"),
+        ("model_type", "bert"),
+    ],
+)
+def test_a_configuration_of_wav2vec2_that_was_tampered_with_is_refused(encoder_folder, tmp_path, name, value) -> None:
+    folder = tmp_path / "wav2vec2"
+    shutil.copytree(encoder_folder, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ModelError, match=name if name != "model_type" else "expected model_type wav2vec2"):
+        Wav2Vec2Encoder.from_pretrained(folder)
+
+
 def test_wav2vec2_is_not_for_the_compact_generator(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     change_index(folder, speech_encoder="wav2vec2")

@@ -70,7 +70,7 @@ def test_every_file_of_the_page_is_there_and_names_no_other_site(server) -> None
     whole = "".join(path.read_text() for path in PAGE.iterdir())
     assert re.findall(r"""(?:href|src)="/|["'`]/(?:v1|studio|docs)""", whole) == []
     used = set(re.findall(r'studio/([\w.]+)|"\./([\w.]+)"', whole))
-    for name in {name for pair in used for name in pair if name} | {"portrait.jpg", "speech.flac"}:
+    for name in {name for pair in used for name in pair if name} | {"portrait.jpg", "expressions.jpg", "speech.flac"}:
         assert server.get(f"/studio/{name}").status == 200, name
     for name in ("", "nothing.js", "..%2Fstudio.py", "__init__.py", "%2e%2e/settings.py"):
         assert server.get(f"/studio/{name}").status == 404, name

@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import http.client
-import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -18,18 +16,17 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("aiortc")
 
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.contrib.media import MediaPlayer
-from aiortc.mediastreams import MediaStreamError
-
+from atldiff.moment import LOOK_AHEAD_S
+from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
+from media_files import write_sound
 from service_server import Server, cmdline, form, running
+from webrtc_peer import FPS, HEADERS, PATIENCE_S, TOKEN, Line, client
 
 torch.set_num_threads(1)
 
-TOKEN = "the-token-of-the-tests"
-HEADERS = {"Authorization": f"Bearer {TOKEN}"}
-FPS = 5
-PATIENCE_S = 60.0
+WINDOW_S = 6.0
+TOGETHER_S = float(os.environ.get("ATLDIFF_LIVE_SECONDS", WINDOW_S / 2))
+"""How long picture and sound are watched; every window is judged."""
 
 
 @pytest.fixture(scope="module")
@@ -37,85 +34,9 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("webrtc")
     (folder / "tokens").write_text(TOKEN)
     model = ["--model", str(tiny_model), "--device", "cpu", "--token-file", str(folder / "tokens")]
-    with running(folder / "data", *model, "--live", "1") as server:
+    with running(folder / "data", *model, "--live", "2") as server:
         yield server
         assert not [line for line in server.log if "Traceback" in line]
-
-
-class Client:
-    """A peer, what it has received, and what it was told."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.pictures: list[tuple[float, np.ndarray]] = []
-        self.sounds: list[tuple[float, np.ndarray]] = []
-        self.told: list[dict[str, Any]] = []
-        self.changed = asyncio.Event()
-        self.channel = self.peer.createDataChannel("atldiff")
-        self.channel.on("message", self._hear)
-        self.peer.on("track", lambda track: self.tasks.append(asyncio.create_task(self._receive(track))))
-        self.tasks: list[asyncio.Task[None]] = []
-
-    async def offer(self, portrait: bytes, **options: str) -> Any:
-        """Send an offer; gives the answer's status and JSON."""
-        await self.peer.setLocalDescription(await self.peer.createOffer())
-        parts = {"portrait": portrait, "offer": self.peer.localDescription.sdp.encode(), "fps": str(FPS)}
-        body, kind = form(parts | {"crop_only": "true"} | options)
-        headers = HEADERS | {"Content-Type": kind}
-        reply = await asyncio.to_thread(self.server.request, "POST", "/v1/live/offer", body, headers)
-        return reply.status, reply.json()
-
-    async def connect(self, portrait: bytes, **options: str) -> None:
-        status, answer = await self.offer(portrait, **options)
-        assert status == 201, answer
-        await self.peer.setRemoteDescription(RTCSessionDescription(**answer))
-        await self.wait(lambda: any(each["type"] == "ready" for each in self.told))
-
-    def tell(self, **content: Any) -> None:
-        self.channel.send(json.dumps(content))
-
-    async def wait(self, is_true: Any) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not is_true():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def close(self) -> None:
-        await self.peer.close()
-        for task in self.tasks:
-            task.cancel()
-
-    def loud(self) -> list[bool]:
-        return [bool(np.abs(samples).max() > 500) for _, samples in self.sounds]
-
-    def _hear(self, message: str) -> None:
-        self.told.append(json.loads(message))
-        self.changed.set()
-
-    async def _receive(self, track: Any) -> None:
-        with contextlib.suppress(MediaStreamError):
-            while True:
-                frame = await track.recv()
-                if isinstance(frame, av.VideoFrame):
-                    self.pictures.append((frame.time, frame.to_ndarray(format="rgb24")))
-                else:
-                    self.sounds.append((frame.time, frame.to_ndarray()))
-                self.changed.set()
-
-
-@contextlib.asynccontextmanager
-async def client(server: Server, *, sends: Path | None = None) -> AsyncIterator[Client]:
-    one = Client(server)
-    one.peer.addTransceiver("video", direction="recvonly")
-    if sends is None:
-        one.peer.addTransceiver("audio", direction="recvonly")
-    else:
-        one.peer.addTrack(MediaPlayer(str(sends), loop=True).audio)
-    try:
-        yield one
-    finally:
-        await one.close()
 
 
 def sessions(server: Server) -> float:
@@ -197,11 +118,99 @@ def test_what_cannot_be_is_told_in_words(server, face) -> None:
                 await one.wait(lambda told=told: len(one.told) > told)
                 assert one.told[told]["type"] == "error"
                 assert one.told[told]["problem"]["status"] == 422
-            async with client(server) as two:
-                assert (await two.offer(face))[0] == 503
         await until_free(server)
 
     asyncio.run(main())
+
+
+def test_two_talk_at_once_and_a_third_is_refused(server, face, speech) -> None:
+    async def main() -> None:
+        async with client(server, sends=speech) as one, client(server) as two:
+            await one.connect(face)
+            await two.connect(face)
+            async with client(server) as three:
+                status, problem = await three.offer(face)
+                assert (status, problem["detail"]) == (503, "all live sessions are taken")
+            await one.wait(lambda: sum(one.loud()) > 20 and len(one.pictures) > 3)
+            await two.wait(lambda: len(two.pictures) > 3)
+            assert not any(two.loud())
+            await one.close()
+            before = len(two.pictures)
+            await two.wait(lambda: len(two.pictures) > before + 2)
+        await until_free(server)
+
+    asyncio.run(main())
+
+
+def test_a_line_that_loses_packets_and_a_client_that_stands_still(server, face, speech) -> None:
+    async def main() -> None:
+        async with client(server, sends=speech) as one:
+            await one.connect(face)
+            await one.wait(lambda: bool(one.pictures))
+            line = Line(one, loss=0.15)
+            pictures, loud = len(one.pictures), sum(one.loud())
+            await one.wait(lambda: len(one.pictures) > pictures + 8 and sum(one.loud()) > loud + 50)
+            assert line.lost > 20
+            time.sleep(2)
+            pictures, loud = len(one.pictures), sum(one.loud())
+            await one.wait(lambda: len(one.pictures) > pictures + 8 and sum(one.loud()) > loud + 50)
+            one.tell(type="say")
+            await one.wait(lambda: any(each["type"] == "error" for each in one.told))
+        await until_free(server)
+
+    asyncio.run(main())
+
+
+def test_pictures_arrive_with_their_sound(server, face, speech, tiny_pipeline, portrait, tmp_path) -> None:
+    """Bursts of a voice: the picture changes from that of silence with them, as it does without a line between."""
+    voice = read_waveform(speech)[SAMPLE_RATE // 2 :][: round(0.6 * SAMPLE_RATE)]
+    sound = np.concatenate([np.zeros(round(0.6 * SAMPLE_RATE), np.float32), voice])
+    options = {"crop_only": True, "head_motion": 0.0, "blink": "off", "fps": 25.0, "look_ahead_s": LOOK_AHEAD_S}
+    with tiny_pipeline.live(portrait, max_delay_s=None, idle_s=None, **options) as session:
+        whole = np.tile(sound, 4)
+        made = [(frame.time_s, frame.picture[::2, ::2]) for frame in session.animate([whole])]
+    pieces = range(0, len(whole), 320)
+    expected = lag_of(made, [(place / SAMPLE_RATE, whole[place : place + 320]) for place in pieces])
+    burst = write_sound(tmp_path / "bursts.wav", sound[None], SAMPLE_RATE)
+
+    async def main() -> list[int]:
+        async with client(server, sends=burst) as one:
+            await one.connect(face, head_motion="0", blink="off", fps="25")
+            line = Line(one)
+            await one.wait(lambda: line.is_known and any(one.loud()) and bool(one.pictures))
+            lags, until = [], time.monotonic() + TOGETHER_S
+            while time.monotonic() < until:
+                one.pictures.clear()
+                one.sounds.clear()
+                await asyncio.sleep(WINDOW_S)
+                pictures = [(line.seconds("video", when), picture[::2, ::2]) for when, picture in one.pictures]
+                sounds = [(line.seconds("audio", when), samples / 32768) for when, samples in one.sounds]
+                lags.append(lag_of(pictures, sounds))
+        await until_free(server)
+        return lags
+
+    lags = asyncio.run(main())
+    print(f"expected {expected}, found {lags}")
+    assert all(abs(lag - expected) <= 1 for lag in lags)
+
+
+def lag_of(pictures: list[tuple[float, np.ndarray]], sounds: list[tuple[float, np.ndarray]]) -> int:
+    """By how many frames of 40 ms the sound comes after the change in the pictures, by their best correlation."""
+    begin, end = (choose(pictures[place][0], sounds[place][0]) for place, choose in ((0, max), (-1, min)))
+    shown = np.array([time for time, _ in pictures])
+    rest = np.median(np.stack([picture for _, picture in pictures]), axis=0)
+    change = np.array([np.abs(picture - rest).mean() for _, picture in pictures])
+    heard = np.array([time for time, _ in sounds])
+    loudness = np.array([np.sqrt(np.mean(np.square(samples))) for _, samples in sounds])
+    lags = range(-8, 9)
+    times = np.arange(begin + 0.4, end - 0.4, 0.02)
+    scores = []
+    for lag in lags:
+        loud = loudness[np.clip(np.searchsorted(heard, times + 0.04 * lag, "right") - 1, 0, None)]
+        seen = change[np.clip(np.searchsorted(shown, times, "right") - 1, 0, None)]
+        scores.append(abs(float(np.corrcoef(loud, seen)[0, 1])))
+    assert max(scores) > 0.4, scores
+    return lags[int(np.argmax(scores))]
 
 
 def test_a_worker_that_dies_is_told_and_another_takes_its_place(server, face) -> None:

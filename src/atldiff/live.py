@@ -4,6 +4,7 @@
 in a thread, between a queue of sound and a queue of frames that are both bounded.
 """
 
+import contextlib
 import math
 import queue
 import sys
@@ -17,7 +18,7 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
-from atldiff.diffusion.animator import FaceAnimator, FaceFrames, prompt_windows
+from atldiff.diffusion.animator import LIVE_HALO_FRAMES, FaceAnimator, FaceFrames, prompt_windows
 from atldiff.errors import InputError
 from atldiff.landmarks.motion import Motion
 from atldiff.media import frame_rate
@@ -35,6 +36,7 @@ QUEUED_FRAMES = 8
 _SILENT_STEP_S = 0.08
 _LEAST_FRAMES_PER_S = 2
 _COUNTED_DELAYS = 15_000
+_FRAMES_AT_ONCE = 4
 _LARGEST_SAMPLE = 2.0
 
 Item = TypeVar("Item")
@@ -118,16 +120,27 @@ class LiveFace:
         sound, first = _Sound(chunks, self.sample_rate), 0
         for landmarks, new in prompt_windows(self._motion.landmarks(sound, sys.maxsize)):
             count = min(new.stop - new.start, sound.frames_left(first, self.fps))
-            numbers = [number for number in range(first, first + count) if wanted(number)]
-            if numbers:
-                faces = self._animator.animate(landmarks, new)
-                for number in numbers:
-                    place = number - first
-                    (picture,) = self._pictures([faces[place : place + 1]])
-                    yield LiveFrame(number, number / self.fps, picture)
+            for begin in range(0, count, _FRAMES_AT_ONCE):
+                piece = range(first + begin, first + min(begin + _FRAMES_AT_ONCE, count))
+                numbers = [number for number in piece if wanted(number)]
+                if numbers:
+                    yield from self._made(landmarks[: new.start + piece.stop - first], piece, numbers)
             first += count
             if not sound.frames_left(first, self.fps):
                 return
+
+    def _made(self, landmarks: np.ndarray, piece: range, numbers: list[int]) -> Iterator[LiveFrame]:
+        """The frames ``numbers`` of a piece; ``landmarks`` end with the piece's last."""
+        led = landmarks[-len(piece) - LIVE_HALO_FRAMES :]
+        faces = self._animator.animate(led, slice(len(led) - len(piece), len(led)))
+        for number in numbers:
+            place = number - piece.start
+            (picture,) = self._pictures([faces[place : place + 1]])
+            yield LiveFrame(number, number / self.fps, picture)
+
+    def catch_up(self) -> None:
+        """Let what has come late be heard at once, at less cost."""
+        self._motion.catch_up()
 
     def hush(self, until_s: float) -> int:
         """Let the mouth rest in all frames before a time that are not yet made; gives the first of them."""
@@ -250,6 +263,10 @@ class LiveSession:
         """
         return self._face.hush((self._fed + self._silent) / self.sample_rate)
 
+    def drop_after(self, max_delay_s: float) -> None:
+        """Frames later than this are late from now on."""
+        self._rule.max_delay_s = max_delay_s
+
     def close(self) -> None:
         """End at once; frames that nobody took are lost. Closing twice does no harm."""
         self._sound.stop()
@@ -334,16 +351,17 @@ class LiveSession:
         """The sound as it was fed, and silence where none comes for a while."""
         while True:
             try:
-                chunk, arrived = self._sound.get(self._patience())
+                come = self._sound.get_all(self._patience())
                 self._idle = False
             except queue.Empty:
-                chunk, arrived = self._silent_step(), time.monotonic()
+                come = [(self._silent_step(), time.monotonic())]
                 self._idle = True
-                self._silent += len(chunk)
+                self._silent += len(come[0][0])
             except _Ended:
                 return
-            self._clock.add(len(chunk), arrived)
-            yield chunk
+            for chunk, arrived in come:
+                self._clock.add(len(chunk), arrived)
+            yield np.concatenate([chunk for chunk, _ in come])
 
     def _patience(self) -> float | None:
         """Seconds to wait for sound: until the player has been without any for a while, or again without any."""
@@ -400,17 +418,18 @@ class DropRule:
 
     Attributes:
         dropped: frames that were not let through.
+        max_delay_s: as given; may be changed.
     """
 
     def __init__(self, max_delay_s: float | None, fps: float) -> None:
         self.dropped = 0
-        self._max_delay_s = max_delay_s
+        self.max_delay_s = max_delay_s
         self._longest_gap = max(1, round(fps / _LEAST_FRAMES_PER_S))
         self._last_kept = -self._longest_gap
 
     def is_late(self, delay_s: float) -> bool:
         """Whether a frame with this delay is late."""
-        return self._max_delay_s is not None and delay_s > self._max_delay_s
+        return self.max_delay_s is not None and delay_s > self.max_delay_s
 
     def keeps(self, number: int, delay_s: float) -> bool:
         """Whether a frame is let through; to be asked in rising order of ``number``."""
@@ -459,6 +478,14 @@ class _Channel(Generic[Item]):
             self._held -= size
             self._changed.notify_all()
             return item
+
+    def get_all(self, timeout_s: float | None = None) -> list[Item]:
+        """All that is waiting, at least one; raises as :meth:`get`."""
+        items = [self.get(timeout_s)]
+        with contextlib.suppress(queue.Empty, _Ended):
+            while True:
+                items.append(self.get(0))
+        return items
 
     def holds_more(self) -> bool:
         """Whether something can be had at once."""

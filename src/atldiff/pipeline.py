@@ -359,6 +359,8 @@ class ATLDiffPipeline:
             raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
         motion = self._motion(scene.points, None, settled)
         living = LiveFace(motion, scene.animator, scene.pictures, settled.fps, sample_rate)
+        if max_delay_s is not None:
+            living.catch_up()
         return LiveSession(living, scene.width, scene.height, max_delay_s, idle_s)
 
     def talk(

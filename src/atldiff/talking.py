@@ -66,6 +66,7 @@ class TalkingFace:
         self._ended = threading.Event()
         self._fault: BaseException | None = None
         self._began = time.monotonic()
+        self._let_drop()
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name="atldiff-talking", daemon=True)
             for work in (self._keep_time, self._collect)
@@ -221,8 +222,13 @@ class TalkingFace:
             self._change_delay(-step)
         return False
 
+    def _let_drop(self) -> None:
+        """Pictures that would come too late to be shown need not be made."""
+        self._session.drop_after(self.delay_s + _LATE_FRAMES * float(1 / self._fps))
+
     def _change_delay(self, step: float) -> None:
         self.delay_s += step
+        self._let_drop()
         self._slack = deque((slack + step for slack in self._slack), maxlen=self._slack.maxlen)
 
 

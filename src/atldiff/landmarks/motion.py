@@ -4,6 +4,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,6 +72,10 @@ class Motion(ABC):
         self._blinks = Blinks(options.seed)
         self._head = HeadMotion(options.seed, options.head_motion)
         self.hush = Hush()
+
+    def catch_up(self) -> None:
+        """From now on hear all that has come in one window: frames that are late cost less, and may hear more."""
+        self._windowing = replace(self._windowing, grows=True)
 
     def landmarks(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
         """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels.

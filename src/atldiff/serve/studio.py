@@ -50,8 +50,8 @@ def add_module(app: FastAPI) -> None:
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the pages, their scripts and styles, and the portrait and the speech of the package as examples."""
-    examples = [_ASSETS / "portrait.jpg", _ASSETS / "speech.flac"]
+    """Add the pages, their scripts and styles, and the portrait, its expressions and the speech of the package."""
+    examples = [_ASSETS / name for name in ("portrait.jpg", "expressions.jpg", "speech.flac")]
     files = {path.name: path for path in [*_FOLDER.iterdir(), *examples] if path.suffix in _TYPES}
 
     for path, name in _PAGES.items():

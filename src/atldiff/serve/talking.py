@@ -84,7 +84,8 @@ class RemoteFace:
             portrait: as for :meth:`~atldiff.pipeline.ATLDiffPipeline.live`, a file as ``Path``.
             timeout_s: to wait for the face.
             owns_worker: whether the worker is ended with the face.
-            options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.live`, but for ``max_delay_s`` and ``idle_s``.
+            options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.live`, but for ``max_delay_s`` and ``idle_s``;
+                and ``reads``: whether a voice is loaded before the first text.
 
         Raises:
             Problem: the portrait or an option cannot be used, or the worker has died.

@@ -20,16 +20,16 @@ STARTED, MOMENT, REFUSED = "started", "moment", "refused"
 """Messages from it: what the face is like, (number, bytes of RGB or None, bytes of PCM, speaks, marks, late), and
 why a text cannot be said."""
 
-_LATEST_S = 0.5
 _LOOK_S = 0.2
+_WARM_UP = ("Hm.", "")
 
 
 def hold_talk(pipeline: Any, pipe: Connection, portrait: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Let a face talk until it is stopped; gives its statistics."""
-    from atldiff.talking import TalkingFace
+    from atldiff.talking import LONGEST_DELAY_S, TalkingFace
 
-    look_ahead_s = options.pop("look_ahead_s", LOOK_AHEAD_S)
-    timing = {"look_ahead_s": look_ahead_s, "max_delay_s": _LATEST_S, "idle_s": None}
+    look_ahead_s, reads = options.pop("look_ahead_s", LOOK_AHEAD_S), options.pop("reads", False)
+    timing = {"look_ahead_s": look_ahead_s, "max_delay_s": LONGEST_DELAY_S, "idle_s": None}
     with pipeline.live(portrait, **timing, **options) as session:
         about = {name: getattr(session, name) for name in ("width", "height", "fps", "sample_rate")}
         pipe.send((STARTED, about))
@@ -45,6 +45,8 @@ def hold_talk(pipeline: Any, pipe: Connection, portrait: Any, options: dict[str,
 
         face = TalkingFace(session, give, look_ahead_s)
         reader = _Reader(face, session.sample_rate, lambda words: send(REFUSED, words))
+        if reads:
+            reader.warm_up()
         try:
             _obey(face, reader, pipe)
         finally:
@@ -83,12 +85,20 @@ class _Reader:
         self._interruptions = 0
         self._thread: threading.Thread | None = None
 
+    def warm_up(self) -> None:
+        """Load the usual voice before there is a text, so that the first one is said as soon as those after it."""
+        self._start()
+        self._waiting.put(_WARM_UP)
+
     def read(self, text: str, voice: str) -> None:
         """Say a text after those before it."""
+        self._start()
+        self._waiting.put((text, voice))
+
+    def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="atldiff-reader", daemon=True)
             self._thread.start()
-        self._waiting.put((text, voice))
 
     def mark(self, number: int) -> None:
         """Set a mark after all that was to be said so far."""
@@ -116,9 +126,13 @@ class _Reader:
                 self._face.mark(wanted)
                 continue
             try:
-                self._read(*wanted)
+                if wanted == _WARM_UP:
+                    _speak_for_nobody()
+                else:
+                    self._read(*wanted)
             except InputError as error:
-                self._refuse(str(error))
+                if wanted != _WARM_UP:
+                    self._refuse(str(error))
 
     def _read(self, text: str, voice: str) -> None:
         from atldiff.speech.text import speak
@@ -134,3 +148,10 @@ class _Reader:
                     if self._interruptions != before:
                         return
                     self._face.say(piece[0])
+
+
+def _speak_for_nobody() -> None:
+    from atldiff.speech.text import speak
+
+    for _ in speak(_WARM_UP[0]):
+        pass

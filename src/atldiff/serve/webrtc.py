@@ -116,7 +116,7 @@ class _Session:
             raise _bad("the offer takes no video; expected a transceiver that receives it")
         try:
             timeout_s = self._pool.settings.check_timeout_s
-            options = {"sample_rate": SAMPLE_RATE, **options}
+            options = {"sample_rate": SAMPLE_RATE, "reads": True, **options}
             self._face = await RemoteFace.start(self._worker, portrait, timeout_s, **options)
         except TimeoutError as error:
             limit = f"within {self._pool.settings.check_timeout_s:g} s"

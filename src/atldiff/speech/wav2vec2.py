@@ -11,11 +11,24 @@ import torch
 from torch import nn
 
 from atldiff.errors import InputError, ModelError
-from atldiff.serialization import CONFIG_NAME, WEIGHTS_NAME, write_atomically
+from atldiff.serialization import CONFIG_NAME, WEIGHTS_NAME, read_json, write_atomically
 
 HUB_NAME = "facebook/wav2vec2-base"
 
 _SHORTEST = 400
+_MOST = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "intermediate_size": 8192,
+    "num_conv_pos_embeddings": 1024,
+    "conv_dim": 2048,
+    "conv_kernel": 64,
+    "conv_stride": 64,
+}
+"""What a configuration may ask for, also in each entry of a list: some times what the largest wav2vec2 has."""
+
+_MOST_LAYERS = 32
 
 
 class Wav2Vec2Encoder(nn.Module):
@@ -37,6 +50,8 @@ class Wav2Vec2Encoder(nn.Module):
             ModelError: there are no such weights, or they are not those of a wav2vec2 model.
         """
         model_class = _transformers().Wav2Vec2Model
+        if Path(name_or_dir).is_dir():
+            check_config(Path(name_or_dir) / CONFIG_NAME)
         try:
             model, report = model_class.from_pretrained(
                 str(name_or_dir), output_loading_info=True, use_safetensors=use_safetensors
@@ -88,6 +103,18 @@ class Wav2Vec2Encoder(nn.Module):
             shape = tuple(waveform_BN.shape)
             raise InputError(f"the waveform has the shape {shape}; expected (batch, at least {_SHORTEST} samples)")
         return self.model(waveform_BN).last_hidden_state
+
+
+def check_config(path: Path) -> None:
+    """Raise ModelError for a ``config.json`` that is not wav2vec2's, or whose network nobody would make."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("model_type") != "wav2vec2":
+        raise ModelError(f"{path} does not describe a wav2vec2; expected model_type wav2vec2")
+    for name, most in _MOST.items():
+        value = values.get(name, 1)
+        numbers = value if isinstance(value, list) and 0 < len(value) <= _MOST_LAYERS else [value]
+        if not all(type(number) is int and 1 <= number <= most for number in numbers):
+            raise ModelError(f"{path}: {name} is {str(value)[:80]}; expected whole numbers from 1 to {most}")
 
 
 def _transformers() -> Any:

@@ -38,11 +38,14 @@ class Windowing:
     Attributes:
         hop: samples from one window's beginning to the next one's; a window answers for the frames among them.
         before, after: samples heard before and after them.
+        grows: whether a window answers for all that has come by then, in whole steps, not for ``hop`` samples alone.
+            Whoever is behind then catches up at less cost; how the stream is cut into blocks makes a difference.
     """
 
     hop: int = HOP
     before: int = MARGIN
     after: int = MARGIN
+    grows: bool = False
 
     @classmethod
     def for_look_ahead(cls, seconds: float | None, most_hop: int = STREAMED_HOP) -> Self:
@@ -64,16 +67,17 @@ def speech_windows(blocks: Iterable[np.ndarray], windowing: Windowing | None = N
     """Cut a stream of 16 kHz mono blocks into overlapping windows.
 
     A window is given as soon as one sample beyond it has come; the last one, whose end is infinite, when the
-    stream ends. How the stream is cut into blocks makes no difference.
+    stream ends. How the stream is cut into blocks makes no difference, unless windows grow.
     """
     hop, before, after = (windowing := windowing or Windowing()).hop, windowing.before, windowing.after
     held, start, begin = np.zeros(0, dtype=np.float32), 0, 0
     for block in blocks:
         held = np.concatenate([held, block])
-        while start + len(held) >= begin + hop + after + 1:
-            used = held[: begin + hop + after - start]
-            yield SpeechWindow(used, start, begin / SAMPLE_RATE, (begin + hop) / SAMPLE_RATE)
-            begin += hop
+        while (ready := start + len(held) - begin - after - 1) >= hop:
+            answered = min(ready // STEP * STEP, HOP) if windowing.grows else hop
+            used = held[: begin + answered + after - start]
+            yield SpeechWindow(used, start, begin / SAMPLE_RATE, (begin + answered) / SAMPLE_RATE)
+            begin += answered
             dropped = max(0, begin - before - start)
             held, start = held[dropped:], start + dropped
     yield SpeechWindow(held, start, begin / SAMPLE_RATE, float("inf"))

@@ -1,6 +1,8 @@
 // The service's API. Everything goes through fetch, so that a token can be sent with each request. Addresses are
 // relative to the page's own, so that it works wherever a reverse proxy puts it.
 
+import { sentence } from "./page.js";
+
 const TOKEN = "atldiff-token";
 const POLL_MS = 200;
 const HIDDEN_POLL_MS = 2000;
@@ -125,10 +127,4 @@ function form(parts) {
     if (value !== null && value !== "") data.append(name, value);
   }
   return data;
-}
-
-function sentence(text) {
-  const words = String(text || "something went wrong").trim();
-  const end = /[.!?]$/.test(words) ? "" : ".";
-  return words[0].toUpperCase() + words.slice(1) + end;
 }

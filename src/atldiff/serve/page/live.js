@@ -2,7 +2,7 @@
 
 import { ATLDiffFace } from "../atldiff-live.js";
 import { getLimits, hasToken, keepToken, takeTokenFromAddress, token } from "./api.js";
-import { deviceFault, find, hasDevices, show, showError } from "./page.js";
+import { deviceFault, find, hasDevices, sentence, show, showError } from "./page.js";
 import { PortraitField } from "./portrait.js";
 
 const UNAUTHORIZED = 401;
@@ -114,10 +114,6 @@ async function say(event) {
   } catch (error) {
     showError("live", sentence(error.message));
   }
-}
-
-function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 async function tryToken() {

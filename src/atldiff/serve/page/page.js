@@ -14,6 +14,18 @@ export function show(element, isShown) {
   element.hidden = !isShown;
 }
 
+/** Fill a list with sentences; an empty one is not seen. */
+export function showList(id, texts) {
+  find(id).replaceChildren(...texts.map((text) => Object.assign(document.createElement("li"), { textContent: sentence(text) })));
+}
+
+/** What the service says, as a sentence. */
+export function sentence(text) {
+  const words = String(text || "something went wrong").trim();
+  const end = /[.!?]$/.test(words) ? "" : ".";
+  return words[0].toUpperCase() + words.slice(1) + end;
+}
+
 /** Give an element of class "picture" the proportions of what it holds. */
 export function setProportions(element, width, height) {
   element.style.setProperty("--width", width);

@@ -1,6 +1,7 @@
 // The speech as a waveform that can be played.
 
 import { find, minutes } from "./page.js";
+import { Trim } from "./trim.js";
 
 const LARGEST_DRAWN = 16e6;
 const BARS = 64;
@@ -10,9 +11,16 @@ export class SpeechPlayer {
   #seek = find("speech-seek");
   #button = find("speech-play");
   #seconds = 0;
+  #trim;
 
-  constructor() {
-    this.#button.addEventListener("click", () => (this.#audio.paused ? this.#audio.play() : this.pause()));
+  /** `changed` is called when another part of the recording is to be said. */
+  constructor(changed) {
+    this.#trim = new Trim(() => {
+      this.pause();
+      this.#audio.currentTime = this.#trim.begin;
+      changed();
+    });
+    this.#button.addEventListener("click", () => (this.#audio.paused ? this.#play() : this.pause()));
     this.#seek.addEventListener("input", () => {
       this.#audio.currentTime = this.#seek.value * this.#seconds;
     });
@@ -25,6 +33,7 @@ export class SpeechPlayer {
   take(file) {
     URL.revokeObjectURL(this.#audio.src);
     this.#seconds = 0;
+    this.#trim.take(file, 0);
     find("speech-wave").firstElementChild.setAttribute("d", "");
     if (file) {
       this.#audio.src = URL.createObjectURL(file);
@@ -40,12 +49,31 @@ export class SpeechPlayer {
     this.#audio.pause();
   }
 
+  /** Which part is to be said, in words; "" for all of it. */
+  get words() {
+    return this.#trim.words;
+  }
+
+  /** The file with what is to be said. */
+  part() {
+    return this.#trim.part();
+  }
+
+  #play() {
+    const { currentTime } = this.#audio;
+    const isOutside = currentTime < this.#trim.begin || currentTime >= this.#trim.end - 0.05;
+    if (!this.#trim.isWhole && isOutside) this.#audio.currentTime = this.#trim.begin;
+    this.#audio.play();
+  }
+
   #show() {
     const { currentTime, duration, paused } = this.#audio;
+    if (!paused && !this.#trim.isWhole && currentTime >= this.#trim.end) this.pause();
     if (Number.isFinite(duration)) this.#seconds = duration;
     this.#seek.value = this.#seconds ? currentTime / this.#seconds : 0;
     this.#seek.setAttribute("aria-valuetext", minutes(currentTime));
-    find("speech-place").textContent = this.#seconds ? `${minutes(currentTime)} / ${minutes(Math.round(this.#seconds))}` : "";
+    const all = this.#trim.words || minutes(Math.round(this.#seconds));
+    find("speech-place").textContent = this.#seconds ? `${minutes(currentTime)} / ${all}` : "";
     this.#button.setAttribute("aria-label", paused ? "Play the speech" : "Pause the speech");
     this.#button.classList.toggle("playing", !paused);
   }
@@ -62,6 +90,7 @@ export class SpeechPlayer {
     }
     if (this.#audio.src !== address) return;
     this.#seconds = sound.duration; // recordings do not say their length
+    this.#trim.take(file, sound.duration);
     find("speech-wave").firstElementChild.setAttribute("d", bars(sound.getChannelData(0)));
     this.#show();
   }

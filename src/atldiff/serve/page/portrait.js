@@ -2,7 +2,7 @@
 
 import { findFaces, getExample } from "./api.js";
 import { fileFault } from "./files.js";
-import { acceptDrops, deviceFault, find, hasDevices, setProportions, show, showError } from "./page.js";
+import { acceptDrops, deviceFault, find, hasDevices, setProportions, show, showError, showList } from "./page.js";
 
 const LARGEST_PHOTO = 1280;
 
@@ -89,6 +89,7 @@ export class PortraitField {
     this.face = null;
     showError("portrait", "");
     find("portrait-note").textContent = "";
+    showList("portrait-warnings", []);
     find("portrait-picture").replaceChildren();
     URL.revokeObjectURL(this.#address);
     show(find("portrait-drop"), !file);
@@ -121,8 +122,9 @@ export class PortraitField {
     return find("portrait-picture");
   }
 
-  #showFaces({ width, height, faces }) {
+  #showFaces({ width, height, faces, warnings }) {
     setProportions(this.#box, width, height);
+    showList("portrait-warnings", warnings);
     if (faces.length < 2) {
       find("portrait-note").textContent = "One face found.";
       return;

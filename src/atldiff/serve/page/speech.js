@@ -10,11 +10,12 @@ export class SpeechField {
   isWriting = false;
   #changed;
   #recorder;
-  #player = new SpeechPlayer();
+  #player;
 
   /** `changed` is called when there is another recording, or none. */
   constructor(changed) {
     this.#changed = changed;
+    this.#player = new SpeechPlayer(changed);
     const input = find("speech-file");
     input.addEventListener("change", () => this.#takeFrom(input));
     for (const id of ["speech-drop", "speech-choose"]) find(id).addEventListener("click", () => input.click());
@@ -44,6 +45,23 @@ export class SpeechField {
 
   get isRecording() {
     return this.#recorder.isRecording;
+  }
+
+  /** The part of the recording that is to be said, as a file; null where there is none. */
+  part() {
+    return this.#player.part();
+  }
+
+  /** Which part that is, in words; "" for all of it. */
+  get partWords() {
+    return this.#player.words;
+  }
+
+  /** Say a text. */
+  takeText(text) {
+    this.#write();
+    find("speech-text").value = text;
+    this.#takeText();
   }
 
   /** What is to be said, where it is typed. */

@@ -4,10 +4,12 @@ import {
   Problem, createVideo, deleteVideo, getLimits, getPart, hasToken, keepToken, states, takeTokenFromAddress,
 } from "./api.js";
 import { fileFault, sumFault } from "./files.js";
+import { showGallery } from "./gallery.js";
 import { LandmarkViews } from "./landmarks.js";
-import { find, setProportions, show, showError } from "./page.js";
+import { find, setProportions, show, showError, showList } from "./page.js";
 import { PortraitField } from "./portrait.js";
 import { SpeechField } from "./speech.js";
+import { Takes, describe, fileName } from "./takes.js";
 
 const JOB = "atldiff-job";
 const FIELDS = ["portrait", "speech", "emotion", "intensity", "mouth", "head_motion", "blink", "seed", "steps", "badge", "consent"];
@@ -22,6 +24,7 @@ const video = find("video");
 const portrait = new PortraitField(takeChange, showRefusal);
 const speech = new SpeechField(takeChange);
 const views = new LandmarkViews();
+const takes = new Takes(showTake);
 
 let sending = null;
 let following = new AbortController();
@@ -94,7 +97,8 @@ const checked = (name) => form.querySelector(`[name="${name}"]:checked`);
 /** What cannot be sent, in the order of the page. */
 async function faults() {
   const { file: picture } = portrait;
-  const { file: sound, isRecording, isWriting } = speech;
+  const { isRecording, isWriting } = speech;
+  const sound = await speech.part();
   const pictureFault = picture ? await fileFault(picture) : "Choose a portrait first.";
   let soundFault = sound ? await fileFault(sound) : "Choose or record some speech first.";
   if (isWriting) soundFault = speech.text ? "" : "Type what is to be said first.";
@@ -112,10 +116,10 @@ async function faults() {
   return found;
 }
 
-function parts() {
+async function parts() {
   const badge = find("badge").checked ? "true" : "";
   const blink = find("blink").checked ? "auto" : "off";
-  const given = { portrait: portrait.file, speech: speech.file, text: speech.text, face: portrait.face, badge, blink };
+  const given = { portrait: portrait.file, speech: await speech.part(), text: speech.text, face: portrait.face, badge, blink };
   for (const id of ["intensity", "mouth", "head_motion", "seed", "steps"]) given[id] = find(id).value;
   return { ...given, emotion: form.elements.emotion.value };
 }
@@ -126,9 +130,7 @@ async function generate() {
   try {
     if (!(await isReady())) return;
     const id = await submit();
-    if (!id) return;
-    forgetJob();
-    await follow(id);
+    if (id) await follow(id);
   } finally {
     setBusy(false);
   }
@@ -165,9 +167,11 @@ async function submit() {
   showProgress("Sending …");
   if ([find("generate"), document.body].includes(document.activeElement)) find("cancel").focus({ preventScroll: true });
   try {
-    const id = await createVideo(parts(), signal);
+    const given = await parts();
+    const id = await createVideo(given, signal);
+    if (signal.aborted) await deleteVideo(id);
+    else takes.add(id, describe({ ...given, words: speech.partWords }));
     if (!signal.aborted) return id;
-    await deleteVideo(id);
   } catch (error) {
     if (!signal.aborted) {
       stopSending();
@@ -192,16 +196,16 @@ function clearErrors() {
   for (const field of [...FIELDS, "form", "stage"]) showError(field, "");
 }
 
-/** Remove the job before, of which the page has no more use. */
-function forgetJob() {
-  const id = sessionStorage.getItem(JOB);
-  if (id) deleteVideo(id).catch(() => {});
+/** Show another take; not while one is being made. */
+function showTake(id) {
+  if (!find("generate").disabled && id !== sessionStorage.getItem(JOB)) follow(id);
 }
 
 /** Watch a job to its end. */
 async function follow(id) {
   following.abort();
   sessionStorage.setItem(JOB, id);
+  takes.mark(id);
   following = new AbortController();
   const { signal } = following;
   setBusy(true);
@@ -213,7 +217,7 @@ async function follow(id) {
     if (signal.aborted) return;
     emptyStage();
     if (error.status === NOT_FOUND) {
-      sessionStorage.removeItem(JOB);
+      forget(id);
       showError("stage", GONE);
     } else {
       showProblem(error, "stage");
@@ -236,7 +240,7 @@ async function showStates(id, signal) {
       showPreview(id, signal);
     }
     if (state.state === "failed") {
-      sessionStorage.removeItem(JOB);
+      forget(id);
       throw new Problem(state.problem);
     }
     if (state.state === "done") await showVideo(state);
@@ -261,7 +265,13 @@ function emptyStage() {
   show(find("empty"), true);
 }
 
-/** On a narrow screen the stage lies below the form. */
+/** There is no such job any more. */
+function forget(id) {
+  sessionStorage.removeItem(JOB);
+  takes.remove(id);
+}
+
+/** On a narrow screen one may have scrolled away from the stage, which lies on top as long as there is something in it. */
 function goToStage() {
   const box = find("stage").getBoundingClientRect();
   if (box.top < window.innerHeight / 2 && box.top >= 0) return;
@@ -320,6 +330,7 @@ async function showVideo({ id, result, options }) {
   URL.revokeObjectURL(find("download").href);
   const address = URL.createObjectURL(file);
   find("download").href = address;
+  find("download").download = takes.get(id) ? fileName(takes.get(id)) : "atldiff.mp4";
   video.src = address;
   const isPlayable = await new Promise((resolve) => {
     video.addEventListener("loadeddata", () => resolve(true), { once: true });
@@ -332,7 +343,9 @@ async function showVideo({ id, result, options }) {
   hideProgress(video);
   views.take(landmarks);
   showViews();
-  find("facts").textContent = facts(result, options, landmarks);
+  find("facts").textContent = [takes.get(id)?.title, facts(result, options, landmarks)].filter(Boolean).join(" · ");
+  showList("result-warnings", result.warnings);
+  takes.draw();
   announce("The video is ready.");
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) video.play().catch(() => {});
 }
@@ -356,18 +369,29 @@ function showViews() {
   show(find("mouth-plot"), isPressed("show-mouth"));
 }
 
+/** Remove the job that is shown; another take, if there is one, is shown in its place. */
 async function removeJob(words) {
   const id = sessionStorage.getItem(JOB);
-  sessionStorage.removeItem(JOB);
+  const next = takes.beside(id);
+  forget(id);
   emptyStage();
   find("video-title").focus({ preventScroll: true });
   try {
     await deleteVideo(id);
-    announce(words);
   } catch (error) {
-    if (error.status === NOT_FOUND) announce(words);
-    else showProblem(error, "stage");
+    if (error.status !== NOT_FOUND) showProblem(error, "stage");
   }
+  if (next) await follow(next);
+  announce(words);
+}
+
+async function takeExample({ emotion, intensity, text }) {
+  form.elements.emotion.value = emotion;
+  find("intensity").value = intensity;
+  showOutputs();
+  if (text) speech.takeText(text);
+  await Promise.all([portrait.takeExample(), text || speech.takeExample()]);
+  find("consent").focus();
 }
 
 function showOutputs() {
@@ -415,6 +439,7 @@ find("try").addEventListener("click", async () => {
   await Promise.all([portrait.takeExample(), speech.takeExample()]);
   find("consent").focus();
 });
+showGallery(takeExample);
 find("cancel").addEventListener("click", () => {
   if (sending) sending.abort();
   else removeJob("Stopped, and removed.");
@@ -435,4 +460,5 @@ if (!["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) {
 }
 show(find("no-devices"), !navigator.mediaDevices);
 showOutputs();
+takes.draw();
 restore();
