@@ -23,6 +23,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 PATIENCE_S = 60
+PICTURES = os.environ.get("ATLDIFF_STUDIO_PICTURES")
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
@@ -136,3 +137,10 @@ def browser(*arguments: str) -> Iterator[Browser]:
         yield Browser(driver)
     finally:
         driver.quit()
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Keep a picture for the documentation."""
+    path = Path(str(PICTURES)) / name
+    picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    assert path.stat().st_size < 300_000

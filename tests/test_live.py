@@ -117,11 +117,22 @@ def test_frames_that_are_not_wanted_are_left_out(tiny_pipeline, sound, spoken) -
 
     def wanted(number: int) -> bool:
         asked.append(number)
-        return number % 7 < 3
+        return number % 8 < 4
 
     frames = list(make_face(tiny_pipeline).frames(cut(sound, 500), wanted))
     assert asked == list(range(25))
-    assert_same(frames, [frame for frame in spoken if frame.number % 7 < 3])
+    assert_same(frames, [frame for frame in spoken if frame.number % 8 < 4])
+
+
+def test_who_is_behind_goes_on_with_what_is_new() -> None:
+    rule = DropRule(max_delay_s=None, fps=10)
+    rule.max_delay_s, rule.skips = 0.2, True
+    assert rule.keeps(0, 0.1)
+    assert not any(rule.keeps(number, 3.0) for number in range(1, 30))
+    assert rule.keeps(30, 0.0)
+    time.sleep(0.51)
+    assert [rule.keeps(number, 3.0) for number in (31, 32)] == [True, False]
+    assert rule.dropped == 30
 
 
 def test_silence_keeps_the_face_alive(tiny_pipeline) -> None:

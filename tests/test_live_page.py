@@ -11,7 +11,7 @@ import torch
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from media_files import write_sound
 from service_server import Server, running
-from studio_browser import Browser, browser, missing
+from studio_browser import PICTURES, Browser, browser, missing, save
 
 pytest.importorskip("fastapi")
 pytest.importorskip("aiortc")
@@ -185,3 +185,17 @@ def free(server: Server) -> bool:
 
 def handles(server: Server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+@pytest.mark.skipif(not PICTURES, reason="makes a picture for docs: set ATLDIFF_STUDIO_PICTURES to a folder")
+def test_a_picture_for_the_documentation(chromium, portrait, tmp_path) -> None:
+    with running(tmp_path / "data", "--device", "cpu", "--no-browser", verb="studio") as server:
+        chromium.resize(1280, 900)
+        chromium.open(f"http://127.0.0.1:{server.port}/live")
+        begin(chromium, portrait)
+        chromium.find("live-text").send_keys("Hello. I am a face that says at once what you type.")
+        chromium.run("document.getElementById('live-talk').requestSubmit()")
+        chromium.wait(lambda: loudness(chromium) > 0.02)
+        chromium.find("live-text").send_keys("And now something else")
+        save(chromium.picture(), "live.png")
+        chromium.click("live-stop")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ class Sink(FrameProcessor):
 class Bot:
     """A pipeline with a face, and a sink after it."""
 
-    def __init__(self, model: Path, portrait: Any, *before: FrameProcessor) -> None:
+    def __init__(
+        self, model: Path, portrait: Any, *before: FrameProcessor, after: Sequence[FrameProcessor] = ()
+    ) -> None:
         self.sink = Sink()
         self.face = ATLDiffVideoService(
             portrait=portrait,
@@ -90,7 +92,7 @@ class Bot:
         )
         params = PipelineParams(audio_out_sample_rate=RATE, enable_metrics=True)
         self.worker = PipelineWorker(
-            Pipeline([*before, self.face, self.sink]), params=params, cancel_on_idle_timeout=False
+            Pipeline([*before, self.face, *after, self.sink]), params=params, cancel_on_idle_timeout=False
         )
         self.errors: list[ErrorFrame] = []
 
@@ -189,6 +191,32 @@ def test_at_the_end_everything_is_said_but_not_when_cancelled(tiny_model, portra
     assert isinstance(ended.sink.of(TTSAudioRawFrame, EndFrame)[-1], EndFrame)
     asyncio.run(cancelled.run(lambda: play(cancelled, CancelFrame())))
     assert np.count_nonzero(cancelled.sink.said()) < 1.5 * RATE
+
+
+class Slow(FrameProcessor):
+    """Takes its time over every image."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, OutputImageRawFrame):
+            await asyncio.sleep(1.5 / FPS)
+        await self.push_frame(frame, direction)
+
+
+def test_one_behind_it_who_is_slow_loses_no_sound_and_holds_nothing_up(tiny_model, portrait) -> None:
+    bot = Bot(tiny_model, portrait, after=[Slow()])
+    sent = audio(1.0, 1)
+
+    async def play() -> None:
+        await bot.queue(sent, TTSStoppedFrame(context_id="one"))
+        await bot.sink.wait_for(TTSStoppedFrame)
+        await bot.queue(EndFrame())
+
+    asyncio.run(bot.run(play))
+    said = bot.sink.said()
+    begin = np.flatnonzero(said)[0]
+    assert np.array_equal(said[begin : begin + RATE], np.frombuffer(sent.audio, np.int16))
+    assert not bot.errors
 
 
 def test_a_face_that_dies_is_told_and_the_voice_goes_on(tiny_model, portrait) -> None:

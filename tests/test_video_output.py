@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from atldiff.errors import InputError, OutputError
+from atldiff.framing import DEFAULT_MAX_SIZE
 from atldiff.speech.waveform import Speech
 from atldiff.video.writer import VideoWriter, check_output
 from media_files import click, sine, unsigned_content, write_sound, write_video
@@ -78,6 +79,15 @@ def test_the_format_is_what_browsers_play(tmp_path):
         assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 44100, 2)
     content = unsigned_content(path)
     assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_the_largest_usual_size_is_of_a_level_that_players_have(tmp_path):
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, DEFAULT_MAX_SIZE, DEFAULT_MAX_SIZE, 25, None) as writer:
+        writer.write(np.zeros((DEFAULT_MAX_SIZE, DEFAULT_MAX_SIZE, 3), dtype=np.uint8))
+    with av.open(str(path)) as container:
+        record = container.streams.video[0].codec_context.extradata
+        assert record is not None and record[3] <= 51  # AVCDecoderConfigurationRecord: ten times the level
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000, 192000])

@@ -9,24 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("fastapi")
 pytest.importorskip("aiortc")
 
-from atldiff.moment import LOOK_AHEAD_S
-from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
-from media_files import write_sound
 from service_server import Server, cmdline, form, running
 from webrtc_peer import FPS, HEADERS, PATIENCE_S, TOKEN, Line, client
 
 torch.set_num_threads(1)
-
-WINDOW_S = 6.0
-TOGETHER_S = float(os.environ.get("ATLDIFF_LIVE_SECONDS", WINDOW_S / 2))
-"""How long picture and sound are watched; every window is judged."""
 
 
 @pytest.fixture(scope="module")
@@ -159,58 +151,6 @@ def test_a_line_that_loses_packets_and_a_client_that_stands_still(server, face, 
         await until_free(server)
 
     asyncio.run(main())
-
-
-def test_pictures_arrive_with_their_sound(server, face, speech, tiny_pipeline, portrait, tmp_path) -> None:
-    """Bursts of a voice: the picture changes from that of silence with them, as it does without a line between."""
-    voice = read_waveform(speech)[SAMPLE_RATE // 2 :][: round(0.6 * SAMPLE_RATE)]
-    sound = np.concatenate([np.zeros(round(0.6 * SAMPLE_RATE), np.float32), voice])
-    options = {"crop_only": True, "head_motion": 0.0, "blink": "off", "fps": 25.0, "look_ahead_s": LOOK_AHEAD_S}
-    with tiny_pipeline.live(portrait, max_delay_s=None, idle_s=None, **options) as session:
-        whole = np.tile(sound, 4)
-        made = [(frame.time_s, frame.picture[::2, ::2]) for frame in session.animate([whole])]
-    pieces = range(0, len(whole), 320)
-    expected = lag_of(made, [(place / SAMPLE_RATE, whole[place : place + 320]) for place in pieces])
-    burst = write_sound(tmp_path / "bursts.wav", sound[None], SAMPLE_RATE)
-
-    async def main() -> list[int]:
-        async with client(server, sends=burst) as one:
-            await one.connect(face, head_motion="0", blink="off", fps="25")
-            line = Line(one)
-            await one.wait(lambda: line.is_known and any(one.loud()) and bool(one.pictures))
-            lags, until = [], time.monotonic() + TOGETHER_S
-            while time.monotonic() < until:
-                one.pictures.clear()
-                one.sounds.clear()
-                await asyncio.sleep(WINDOW_S)
-                pictures = [(line.seconds("video", when), picture[::2, ::2]) for when, picture in one.pictures]
-                sounds = [(line.seconds("audio", when), samples / 32768) for when, samples in one.sounds]
-                lags.append(lag_of(pictures, sounds))
-        await until_free(server)
-        return lags
-
-    lags = asyncio.run(main())
-    print(f"expected {expected}, found {lags}")
-    assert all(abs(lag - expected) <= 1 for lag in lags)
-
-
-def lag_of(pictures: list[tuple[float, np.ndarray]], sounds: list[tuple[float, np.ndarray]]) -> int:
-    """By how many frames of 40 ms the sound comes after the change in the pictures, by their best correlation."""
-    begin, end = (choose(pictures[place][0], sounds[place][0]) for place, choose in ((0, max), (-1, min)))
-    shown = np.array([time for time, _ in pictures])
-    rest = np.median(np.stack([picture for _, picture in pictures]), axis=0)
-    change = np.array([np.abs(picture - rest).mean() for _, picture in pictures])
-    heard = np.array([time for time, _ in sounds])
-    loudness = np.array([np.sqrt(np.mean(np.square(samples))) for _, samples in sounds])
-    lags = range(-8, 9)
-    times = np.arange(begin + 0.4, end - 0.4, 0.02)
-    scores = []
-    for lag in lags:
-        loud = loudness[np.clip(np.searchsorted(heard, times + 0.04 * lag, "right") - 1, 0, None)]
-        seen = change[np.clip(np.searchsorted(shown, times, "right") - 1, 0, None)]
-        scores.append(abs(float(np.corrcoef(loud, seen)[0, 1])))
-    assert max(scores) > 0.4, scores
-    return lags[int(np.argmax(scores))]
 
 
 def test_a_worker_that_dies_is_told_and_another_takes_its_place(server, face) -> None:

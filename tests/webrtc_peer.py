@@ -28,7 +28,7 @@ _NTP_PER_S = 2**32
 class Client:
     """A peer, what it has received, and what it was told."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server | None = None) -> None:
         self.server = server
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.pictures: list[tuple[float, np.ndarray]] = []
@@ -46,6 +46,7 @@ class Client:
         parts = {"portrait": portrait, "offer": self.peer.localDescription.sdp.encode(), "fps": str(FPS)}
         body, kind = form(parts | {"crop_only": "true"} | options)
         headers = HEADERS | {"Content-Type": kind}
+        assert self.server is not None
         reply = await asyncio.to_thread(self.server.request, "POST", "/v1/live/offer", body, headers)
         return reply.status, reply.json()
 

@@ -37,6 +37,7 @@ _SILENT_STEP_S = 0.08
 _LEAST_FRAMES_PER_S = 2
 _COUNTED_DELAYS = 15_000
 _FRAMES_AT_ONCE = 4
+_WORK_SHARE = 0.2
 _LARGEST_SAMPLE = 2.0
 
 Item = TypeVar("Item")
@@ -124,17 +125,18 @@ class LiveFace:
                 piece = range(first + begin, first + min(begin + _FRAMES_AT_ONCE, count))
                 numbers = [number for number in piece if wanted(number)]
                 if numbers:
-                    yield from self._made(landmarks[: new.start + piece.stop - first], piece, numbers)
+                    yield from self._made(landmarks[: new.start + numbers[-1] + 1 - first], numbers)
             first += count
             if not sound.frames_left(first, self.fps):
                 return
 
-    def _made(self, landmarks: np.ndarray, piece: range, numbers: list[int]) -> Iterator[LiveFrame]:
-        """The frames ``numbers`` of a piece; ``landmarks`` end with the piece's last."""
-        led = landmarks[-len(piece) - LIVE_HALO_FRAMES :]
-        faces = self._animator.animate(led, slice(len(led) - len(piece), len(led)))
+    def _made(self, landmarks: np.ndarray, numbers: list[int]) -> Iterator[LiveFrame]:
+        """The frames of these numbers; ``landmarks`` end with those of the last."""
+        count = numbers[-1] - numbers[0] + 1
+        led = landmarks[-count - LIVE_HALO_FRAMES :]
+        faces = self._animator.animate(led, slice(len(led) - count, len(led)))
         for number in numbers:
-            place = number - piece.start
+            place = number - numbers[0]
             (picture,) = self._pictures([faces[place : place + 1]])
             yield LiveFrame(number, number / self.fps, picture)
 
@@ -207,7 +209,8 @@ class LiveSession:
         self._idle = False
         self._sound: _Channel[tuple[np.ndarray, float]] = _Channel(QUEUED_SOUND_S * self.sample_rate)
         self._frames: _Channel[tuple[LiveFrame, float]] = _Channel(QUEUED_FRAMES)
-        self._dues: dict[int, float] = {}
+        self._dues: dict[int, tuple[float, float]] = {}
+        self._work_s = 0.0
         self._clock = PlaybackClock(self.sample_rate, time.monotonic())
         self._rule = DropRule(max_delay_s, self.fps)
         self._fed = self._silent = self._handed = self._passed_over = 0
@@ -264,8 +267,9 @@ class LiveSession:
         return self._face.hush((self._fed + self._silent) / self.sample_rate)
 
     def drop_after(self, max_delay_s: float) -> None:
-        """Frames later than this are late from now on."""
-        self._rule.max_delay_s = max_delay_s
+        """Frames that will be later than this when they are made are left out from now on, but for one wherever none
+        was made for half a second: whoever is behind goes on with what is new."""
+        self._rule.max_delay_s, self._rule.skips = max_delay_s, True
 
     def close(self) -> None:
         """End at once; frames that nobody took are lost. Closing twice does no harm."""
@@ -332,7 +336,9 @@ class LiveSession:
     def _work(self) -> None:
         try:
             for frame in self._face.frames(self._chunks(), self._is_wanted):
-                self._frames.put((frame, self._dues.pop(frame.number)))
+                due, asked = self._dues.pop(frame.number)
+                self._work_s += _WORK_SHARE * (time.monotonic() - asked - self._work_s)
+                self._frames.put((frame, due))
         except _Ended:
             pass
         except BaseException as error:
@@ -342,9 +348,9 @@ class LiveSession:
             self._frames.end()
 
     def _is_wanted(self, number: int) -> bool:
-        due = self._clock.due(number / self.fps)
-        if kept := self._rule.keeps(number, time.monotonic() - due):
-            self._dues[number] = due
+        due, now = self._clock.due(number / self.fps), time.monotonic()
+        if kept := self._rule.keeps(number, now - due + (self._work_s if self._rule.skips else 0.0)):
+            self._dues[number] = due, now
         return kept
 
     def _chunks(self) -> Iterator[np.ndarray]:
@@ -419,13 +425,15 @@ class DropRule:
     Attributes:
         dropped: frames that were not let through.
         max_delay_s: as given; may be changed.
+        skips: whether two a second are those of the clock, not of the numbers; may be changed.
     """
 
     def __init__(self, max_delay_s: float | None, fps: float) -> None:
         self.dropped = 0
         self.max_delay_s = max_delay_s
         self._longest_gap = max(1, round(fps / _LEAST_FRAMES_PER_S))
-        self._last_kept = -self._longest_gap
+        self._last_kept, self._last_kept_at = -self._longest_gap, time.monotonic()
+        self.skips = False
 
     def is_late(self, delay_s: float) -> bool:
         """Whether a frame with this delay is late."""
@@ -433,10 +441,14 @@ class DropRule:
 
     def keeps(self, number: int, delay_s: float) -> bool:
         """Whether a frame is let through; to be asked in rising order of ``number``."""
-        if self.is_late(delay_s) and number - self._last_kept < self._longest_gap:
+        now = time.monotonic()
+        is_too_soon = number - self._last_kept < self._longest_gap
+        if self.skips:
+            is_too_soon = now - self._last_kept_at < 1 / _LEAST_FRAMES_PER_S
+        if self.is_late(delay_s) and is_too_soon:
             self.dropped += 1
             return False
-        self._last_kept = number
+        self._last_kept, self._last_kept_at = number, now
         return True
 
 

@@ -23,6 +23,7 @@ _LEAST_FRAMES_PER_S = 2
 _STALL_S = 1.0
 _GATHERED_S = 0.04
 _WATCHED_S, _CALM_S = 2.0, 5.0
+_WARM_UP_S, _LEAST_WATCHED = 1.0, 3
 _TIGHT_S = 0.01
 _FADE_S = 0.005
 _PCM_SCALE = 32768
@@ -133,7 +134,8 @@ class TalkingFace:
         """Take the pictures from the session as they are finished."""
         for frame in self._session:
             with self._turn:
-                self._slack.append(self._due(frame.number) - time.monotonic())
+                if time.monotonic() - self._began > _WARM_UP_S:
+                    self._slack.append(self._due(frame.number) - time.monotonic())
                 if frame.number < self._hushed_from:
                     self.dropped += 1
                 else:
@@ -209,7 +211,7 @@ class TalkingFace:
 
     def _adapt(self) -> bool:
         """Change the delay by a frame where that is needed and nobody speaks; whether the next moment has to wait."""
-        if not self._slack or not all(sound.is_quiet for sound in self._sounds):
+        if len(self._slack) < _LEAST_WATCHED or not all(sound.is_quiet for sound in self._sounds):
             return False
         step = float(1 / self._fps)
         recent = list(self._slack)[-round(_WATCHED_S * self._fps) :]

@@ -1,13 +1,14 @@
 """The studio's page: takes side by side, parts of the speech, examples, warnings, and what stays in view."""
 
-import numpy as np
 import pytest
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
+from atldiff.face.sitter import read_sitter
 from atldiff.options import EMOTIONS
 from studio_browser import Browser, By
 from studio_steps import DESKTOP, PHONE, fill, generate, jobs, last_options
+from test_results import covered
 
 WIDTHS = [(390, 844), (820, 1180), (1440, 900)]
 
@@ -92,16 +93,16 @@ def test_an_example_of_the_gallery_fills_the_page(page) -> None:
     )
 
 
-def test_what_will_not_turn_out_well_is_said_before_and_after(page, portrait, word, tmp_path) -> None:
-    small = Image.open(portrait).crop((150, 20, 330, 200)).rotate(40, expand=True, fillcolor="gray")
-    glasses = np.asarray(small.convert("RGB")).copy()
-    Image.fromarray(glasses[:, 70:]).save(tmp_path / "cut.png")
-    fill(page, tmp_path / "cut.png", word)
+def test_what_will_not_turn_out_well_is_said_before_and_after(page, portrait, word, detector, tmp_path) -> None:
+    landmarks = read_sitter(portrait, detector).landmarks
+    Image.fromarray(covered(portrait, landmarks, "glasses")).save(tmp_path / "glasses.png")
+    fill(page, tmp_path / "glasses.png", word)
     page.wait(lambda: page.text("portrait-note") == "One face found.")
-    said = page.text("portrait-warnings")
-    assert said
+    assert "dark glasses: they do not blink" in page.text("portrait-warnings")
     generate(page)
-    assert page.text("result-warnings") == said
+    assert "dark glasses: they do not blink" in page.text("result-warnings")
+    page.put("portrait-file", portrait)
+    assert page.text("portrait-warnings") == ""
 
 
 def test_each_emotion_has_a_picture_of_its_own_and_the_word_of_the_command_line(page) -> None:

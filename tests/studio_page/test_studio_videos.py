@@ -1,8 +1,6 @@
 """The studio's page: portrait and speech in, videos out."""
 
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +8,8 @@ from PIL import Image
 
 from atldiff.provenance import INTACT, read_provenance
 from service_server import running
-from studio_browser import By
+from studio_browser import PICTURES, By, save
 from studio_steps import DESKTOP, PHONE, fill, generate, jobs, last_options
-
-PICTURES = os.environ.get("ATLDIFF_STUDIO_PICTURES")
 
 
 def test_a_video_is_made_and_plays(server, page, portrait, word, tmp_path) -> None:
@@ -246,9 +242,12 @@ def test_pictures_for_the_documentation(chromium, tmp_path) -> None:
         chromium.open(f"http://127.0.0.1:{server.port}/")
         chromium.click("try")
         chromium.wait(lambda: chromium.text("portrait-note") and chromium.text("speech-name"))
-        chromium.run("document.querySelector('[name=emotion][value=happy]').click()")
         chromium.click("consent")
-        generate(chromium)
+        for emotion in ("neutral", "surprised", "happy"):
+            chromium.run("document.querySelector(`[name=emotion][value=${arguments[0]}]`).click()", emotion)
+            chromium.click("generate")
+            chromium.wait(chromium.find("progress").is_displayed)
+            chromium.wait_shown("result")
         for name in ("show-landmarks", "show-mouth"):
             chromium.click(name)
         chromium.run("const v = document.getElementById('video'); v.controls = false; v.pause(); v.currentTime = 1.6")
@@ -258,14 +257,8 @@ def test_pictures_for_the_documentation(chromium, tmp_path) -> None:
         chromium.resize(*PHONE)
         chromium.run("scrollTo(0, 0)")
         top = chromium.picture()
-        chromium.run("document.getElementById('stage').scrollIntoView()")
+        chromium.run("document.getElementById('speech-field').scrollIntoView()")
         both = Image.new("RGB", (2 * top.width + 24, top.height), "white")
         both.paste(top, (0, 0))
         both.paste(chromium.picture(), (top.width + 24, 0))
         save(both, "studio-phone.png")
-
-
-def save(picture: Image.Image, name: str) -> None:
-    path = Path(str(PICTURES)) / name
-    picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
-    assert path.stat().st_size < 300_000
