@@ -90,6 +90,9 @@ class LiveFace:
         pictures: from those to the pictures that are handed out.
         fps: frames per second.
         sample_rate: of the sound, in Hz.
+
+    Attributes:
+        catches_up: see :meth:`catch_up`.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class LiveFace:
         self._pictures = pictures
         self.fps = fps
         self.sample_rate = sample_rate
+        self.catches_up = False
 
     def frames(
         self, chunks: Iterable[np.ndarray], wanted: Callable[[int], bool] = lambda _: True
@@ -141,7 +145,8 @@ class LiveFace:
             yield LiveFrame(number, number / self.fps, picture)
 
     def catch_up(self) -> None:
-        """Let what has come late be heard at once, at less cost."""
+        """Let all that has come be heard at once: that costs less where it is late."""
+        self.catches_up = True
         self._motion.catch_up()
 
     def hush(self, until_s: float) -> int:
@@ -357,7 +362,8 @@ class LiveSession:
         """The sound as it was fed, and silence where none comes for a while."""
         while True:
             try:
-                come = self._sound.get_all(self._patience())
+                patience = self._patience()
+                come = self._sound.get_all(patience) if self._face.catches_up else [self._sound.get(patience)]
                 self._idle = False
             except queue.Empty:
                 come = [(self._silent_step(), time.monotonic())]
