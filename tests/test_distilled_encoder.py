@@ -261,3 +261,11 @@ def test_a_run_without_a_speech_encoder_is_not_for_streaming(
     assert main(command) != 0
     assert "holds no speech_encoder" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_a_motion_that_is_used_again_begins_anew(own_model: Path, sound: torch.Tensor) -> None:
+    pipeline = ATLDiffPipeline.from_pretrained(own_model, device="cpu")
+    options = GenerationOptions(look_ahead_s=0.2)
+    motion = FaceMotion(pipeline.speech_encoder, pipeline.landmark_generator, FACE, -60.0, options)  # pyright: ignore
+    first, second = (np.concatenate(list(motion.landmarks([sound[0].numpy()], 50))) for _ in range(2))
+    assert np.array_equal(first, second)

@@ -81,8 +81,9 @@ class Motion(ABC):
         """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels.
 
         With a look-ahead, a frame at time t hangs on no sound after t + ``look_ahead_s`` (nor does its threshold, if
-        that is None), and it is given as soon as one sample after that has come.
+        that is None), and it is given as soon as one sample after that has come. Another sound begins anew.
         """
+        self._restart()
         meter, heard, first = ActivityMeter(_LEVELS_HALF_LIFE_SECONDS), 0, 0
         for window in speech_windows(blocks, self._windowing):
             threshold = self._threshold
@@ -93,6 +94,10 @@ class Motion(ABC):
             if last > first:
                 yield self._window_landmarks(window, np.arange(first, last), threshold)
             first = max(first, last)
+
+    def _restart(self) -> None:
+        """Forget what was heard before."""
+        self._blinks = Blinks(self._options.seed)
 
     def _frames_before(self, seconds: float) -> float:
         """How many frames lie before a time; a frame that lies at it, but for rounding, is not one of them."""
@@ -154,6 +159,12 @@ class FaceMotion(Motion):
         if isinstance(encoder, DistilledEncoder):
             self._stream = FeatureStream(encoder)
             self._windowing = Windowing.for_look_ahead(options.look_ahead_s, most_hop=STEP)
+
+    def _restart(self) -> None:
+        super()._restart()
+        self._heard = 0
+        if isinstance(self._encoder, DistilledEncoder):
+            self._stream = FeatureStream(self._encoder)
 
     @torch.no_grad()
     def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:

@@ -87,10 +87,10 @@ def read_secret(path: Path | None, text: str) -> str:
     """The webhooks' secret: the one line of a file, or ``text``. Raises InputError."""
     if path is None:
         return text.strip()
-    secrets = read_tokens(path, "")
-    if len(secrets) > 1:
-        raise InputError(f"{path} has {len(secrets)} lines; expected one secret")
-    return secrets[0]
+    secret, *more = read_tokens(path, "")
+    if more:
+        raise InputError(f"{path} has {1 + len(more)} lines; expected one secret")
+    return secret
 
 
 def read_tokens(path: Path | None, text: str) -> tuple[str, ...]:
