@@ -20,6 +20,12 @@ from atldiff.speech.waveform import Speech
 
 TRUE = "true"
 LEAST_SECONDS = 2.5
+WITH_VOICE = {
+    "speed_r": "speed with loudness, r",
+    "brows_r": "brows with loudness, r",
+    "lift_pitch_r": "lift with pitch, r",
+    "brows_pitch_r": "brows with pitch, r",
+}
 SEEDS = 4
 _WIDTH, _HEIGHT, _MARGIN = 300, 220, 42
 _LOWEST_HZ, _HIGHEST_HZ, _DECADES = 0.25, 6.0, 5
@@ -69,15 +75,16 @@ def made_heads(
 def print_table(heads: dict[str, list[np.ndarray]], clips: Sequence[PreparedClip]) -> None:
     speakers = {(clip.info.corpus, clip.info.speaker) for clip in clips}
     print(f"{len(clips)} clips, {len(speakers)} speakers; medians over clips: standard deviation / change a second\n")
-    print("| | " + " | ".join(CHANNELS) + " | speed with voice, r | brows with voice, r |")
-    print("| --- |" + " ---: |" * (len(CHANNELS) + 2))
+    print("| | " + " | ".join(CHANNELS) + " | " + " | ".join(WITH_VOICE.values()) + " |")
+    print("| --- |" + " ---: |" * (len(CHANNELS) + len(WITH_VOICE)))
     for row, tracks in heads.items():
         values = [
             judge_head(track, clip.waveform(), clip.info.fps) for track, clip in zip(tracks, clips, strict=True)
         ]
         middle = {name: float(np.median([value[name] for value in values])) for name in values[0]}
         cells = [f"{middle[f'{name}_std']:.3g} / {middle[f'{name}_speed']:.3g}" for name in CHANNELS]
-        print(f"| {row} | " + " | ".join(cells) + f" | {middle['speed_r']:.2f} | {middle['brows_r']:.2f} |")
+        cells += [f"{middle[name]:.2f}" for name in WITH_VOICE]
+        print(f"| {row} | " + " | ".join(cells) + " |")
 
 
 def spectra(heads: dict[str, list[np.ndarray]], clips: Sequence[PreparedClip]) -> str:

@@ -91,12 +91,21 @@ def test_usual_motion_is_as_large_as_a_talkers_and_slower_movements_are_larger()
 
 def test_a_loud_voice_moves_the_head_faster_and_its_accents_raise_the_brows() -> None:
     motion, still = HeadMotion(3, 0.1), np.zeros(len(TEN_MINUTES))
-    quiet, loud = (motion.pose(TEN_MINUTES, np.column_stack([still + level, still])) for level in (0.0, 1.0))
+    quiet, loud = (motion.pose(TEN_MINUTES, np.column_stack([still + level, still, still])) for level in (0.0, 1.0))
     speeds = [np.abs(np.diff(pose, axis=0)).mean(axis=0) for pose in (quiet, loud)]
     assert (speeds[1] > 1.4 * speeds[0]).all()
-    accent = motion.pose(TEN_MINUTES, np.column_stack([still + 1, still + 0.5])) - loud
+    accent = motion.pose(TEN_MINUTES, np.column_stack([still + 1, still + 0.5, still])) - loud
     assert np.allclose(accent[100:, 6], 0.015 / 5, rtol=0.1)
     assert np.allclose(accent[:, :6], 0, atol=1e-9)
+
+
+def test_a_high_voice_lifts_face_and_brows() -> None:
+    motion, still = HeadMotion(3, 0.1), np.zeros(len(TEN_MINUTES))
+    usual, high = (motion.pose(TEN_MINUTES, np.column_stack([still, still, still + rise])) for rise in (0.0, 0.3))
+    lifted = (high - usual)[100:]
+    assert (lifted[:, [2, 4]] < 0).all()
+    assert (lifted[:, 6] > 0).all()
+    assert np.allclose(lifted[:, [0, 1, 3, 5]], 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -226,7 +235,7 @@ def test_the_head_is_livelier_in_speech_and_never_jumps(tiny_pipeline, sound) ->
     face = open_face().astype(np.float32)
     still = tiny_pipeline.speech_landmarks(face, sound)
     lively = tiny_pipeline.speech_landmarks(face, sound, head_motion=1.0)
-    silence = np.zeros((500, 2))
+    silence = np.zeros((500, 3))
     quiet = move_head(still, face, HeadMotion(0, 1.0).pose(np.arange(500) / 25, silence) / 2)
     assert np.allclose(lively[:120], quiet[:120], atol=1e-3)
     speeds = np.linalg.norm(np.diff(lively - still, axis=0), axis=2).mean(axis=1)

@@ -4,6 +4,7 @@ import numpy as np
 
 from atldiff.data.sync import voiced_level
 from atldiff.landmarks.head_motion import CHANNELS, head_pose
+from atldiff.speech.pitch import PITCH_RATE, pitch_track
 
 VOICE_AHEAD_S = 0.1
 """The head is set against the voice so much later: talkers' heads move a little before they are heard."""
@@ -11,6 +12,7 @@ VOICE_AHEAD_S = 0.1
 _SMOOTHED_FRAMES = 3
 _VOICE_SECONDS = 0.4
 _LEVEL_RATE = 100
+_JUMP_OCTAVES = 0.8
 SPECTRUM_SECONDS = 4.0
 
 
@@ -30,7 +32,8 @@ def judge_head(landmarks: np.ndarray, waveform: np.ndarray, fps: float) -> dict[
     Returns:
         Of each channel of :data:`~atldiff.landmarks.head_motion.CHANNELS` ``NAME_std`` and ``NAME_speed``, the mean
         absolute change a second; ``speed_r`` and ``brows_r``, the correlation over time of the turning's speed, and
-        of the brows' height, with the voice's level, both over 0.4 s.
+        of the brows' height, with the voice's level, both over 0.4 s; ``lift_pitch_r`` and ``brows_pitch_r``, that of
+        how far the face is lifted, and of the brows' height, with the voice's pitch.
     """
     track = head_track(landmarks)
     changes = np.diff(track, axis=0) * fps
@@ -43,7 +46,24 @@ def judge_head(landmarks: np.ndarray, waveform: np.ndarray, fps: float) -> dict[
     values |= {
         f"{name}_speed": float(value) for name, value in zip(CHANNELS, np.abs(changes).mean(axis=0), strict=True)
     }
-    return values | {"speed_r": _correlation(speed, voice[1:]), "brows_r": _correlation(track[:, 6], voice)}
+    values |= {"speed_r": _correlation(speed, voice[1:]), "brows_r": _correlation(track[:, 6], voice)}
+    pitch = _smoothed(_pitch(waveform, np.arange(len(track)) / fps)[:, None], window)[:, 0]
+    return values | {
+        "lift_pitch_r": _correlation(-track[:, CHANNELS.index("pitch")], pitch),
+        "brows_pitch_r": _correlation(track[:, 6], pitch),
+    }
+
+
+def _pitch(waveform: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Octaves of the voice at each time, (F,): interpolated where there is none, the median's where it jumps off."""
+    octaves = pitch_track(waveform)
+    is_voice = ~np.isnan(octaves)
+    if not is_voice.any():
+        return np.zeros(len(times))
+    usual = np.median(octaves[is_voice])
+    octaves = np.where(np.abs(octaves - usual) < _JUMP_OCTAVES, octaves, usual)
+    moments = (np.arange(len(octaves)) + 1) / PITCH_RATE
+    return np.interp(times, moments[is_voice], octaves[is_voice])
 
 
 def head_spectrum(landmarks: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 Learned from the pose tracks of thirteen people who talk freely (3 to 20 s each, close-ups; :func:`head_pose`): the
 power of each channel in four bands, the median over people, is that of ``head_motion`` 0.5; and where their voice is
-loud they move 1.5 times as fast as where it is low, and their brows are higher.
+loud they move 1.5 times as fast as where it is low, and their brows are higher. Where the voice
+is high they lift their heads and their brows.
 """
 
 import numpy as np
@@ -34,6 +35,9 @@ _PARTIALS = 4
 _SLOW_BANDS = 1
 _QUIET_SHARE, _LOUD_SHARE = 0.6, 1.6
 _BROW_ACCENT = 0.03
+_NOD_PER_OCTAVE = -5.0
+_SHIFT_PER_OCTAVE = -0.04
+_BROWS_PER_OCTAVE = 0.015
 _SETTLING_SECONDS = 1.0
 
 _BROWS, _EYES = slice(17, 27), [36, 39, 42, 45]
@@ -57,7 +61,7 @@ class HeadMotion:
     Each of seven channels is a sum of sines, four in each of four bands from 0.15 to 2.8 Hz, whose frequencies and
     phases come from the seed: smooth, zero in the mean, and known at any time without what came before, so that there
     is no drift and the head comes back to the portrait's pose again and again. The sines above the slowest band grow
-    with the voice, and an accent of the voice raises the brows. It grows from nothing within the first two seconds,
+    with the voice; an accent of the voice raises the brows, and a high voice lifts the face. It grows from nothing within the first two seconds,
     so that the first frame has the portrait's own pose.
 
     Args:
@@ -80,18 +84,20 @@ class HeadMotion:
 
         Args:
             times: (F,) seconds from the start of the video.
-            voice: (F,) how loud the voice is, 0 to 1, and how much louder than just before, -1 to 1, as (F, 2);
-                None: half as loud as it gets, steadily.
+            voice: (F,) how loud the voice is, 0 to 1, how much louder than just before, -1 to 1, and how far above
+                its usual pitch, in octaves, as (F, 3); None: half as loud as it gets, steadily.
 
         Returns:
             (F, 7) in the order and units of :data:`CHANNELS`; none exceeds :data:`LARGEST`.
         """
-        loud, rise = (np.full(len(times), 0.5), np.zeros(len(times))) if voice is None else voice.T
+        loud, louder, higher = [np.full(len(times), 0.5), *np.zeros((2, len(times)))] if voice is None else voice.T
         angles = 2 * np.pi * self._frequencies * times[:, None, None, None] + self._phases
         bands = (self._sizes * np.sin(angles)).sum(axis=3)
         lively = _QUIET_SHARE + (_LOUD_SHARE - _QUIET_SHARE) * loud
         pose = bands[..., :_SLOW_BANDS].sum(axis=2) + lively[:, None] * bands[..., _SLOW_BANDS:].sum(axis=2)
-        pose[:, 6] += _BROW_ACCENT * rise
+        pose[:, 2] += _NOD_PER_OCTAVE * higher
+        pose[:, 4] += _SHIFT_PER_OCTAVE * higher
+        pose[:, 6] += _BROW_ACCENT * louder + _BROWS_PER_OCTAVE * higher
         settled = -np.expm1(-np.square(times / _SETTLING_SECONDS))
         pose *= self._strength * settled[:, None]
         return LARGEST * np.tanh(pose / LARGEST)

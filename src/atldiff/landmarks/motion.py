@@ -19,6 +19,7 @@ from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, voice_activity, voice_level
 from atldiff.speech.distilled import DistilledEncoder, FeatureStream
+from atldiff.speech.pitch import VoicePitch
 from atldiff.speech.whisper import WhisperEncoder
 from atldiff.speech.windows import STEP, SpeechWindow, Windowing, speech_windows
 
@@ -71,6 +72,7 @@ class Motion(ABC):
         self._windowing = Windowing.for_look_ahead(options.look_ahead_s)
         self._blinks = Blinks(options.seed)
         self._head = HeadMotion(options.seed, options.head_motion)
+        self._pitch = VoicePitch()
         self.hush = Hush()
 
     def catch_up(self) -> None:
@@ -87,9 +89,11 @@ class Motion(ABC):
         meter, heard, first = ActivityMeter(_LEVELS_HALF_LIFE_SECONDS), 0, 0
         for window in speech_windows(blocks, self._windowing):
             threshold = self._threshold
+            new, heard = window.samples[heard - window.start :], window.start + len(window.samples)
+            self._pitch.hear(new)
             if threshold is None:
-                meter.hear(window.samples[heard - window.start :])
-                heard, threshold = window.start + len(window.samples), meter.threshold
+                meter.hear(new)
+                threshold = meter.threshold
             last = min(frames, self._frames_before(window.end))
             if last > first:
                 yield self._window_landmarks(window, np.arange(first, last), threshold)
@@ -116,7 +120,9 @@ class Motion(ABC):
 
             landmarks = close_lids(landmarks, self._blinks.closure(times, pauses))
         heard = window.samples, times - start_s, threshold, self._windowing.after / SAMPLE_RATE
-        pose = _liveliness(*heard)[:, None] * self._head.pose(times, _loudness(*heard))
+        higher = self._pitch.rise(times, self._windowing.after / SAMPLE_RATE)
+        voice = np.column_stack([_loudness(*heard), higher])
+        pose = _liveliness(*heard)[:, None] * self._head.pose(times, voice)
         return move_head(landmarks, self._identity, pose)
 
     def _spoken(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
