@@ -1,20 +1,21 @@
 """Which sound is spoken when in GRID's sentences, and what lips do there: ``python benchmarks/phonemes.py prepared``.
 
-GRID's file names spell the sentences. A hidden Markov model, one Gaussian of speech features a phoneme, is learned from
-the train clips without any alignment (flat start, Viterbi training) and aligns the validation clips. Prints, of
-the true and of the predicted mouths: how often the lips meet at p, b and m, and how much wider and flatter spread
-sounds are than rounded ones. ``spoken.py`` writes the phonemes over pictures.
+GRID's file names spell the sentences. A hidden Markov model, one Gaussian of speech features a phoneme, is learned
+from the train clips without any alignment (flat start, Viterbi training) and aligns the validation clips. Prints, of
+the true and of the predicted mouths: how often the lips meet at p, b and m, how much wider and flatter spread sounds
+are than rounded ones, and how much more open vowels are than p, b and m. ``spoken.py`` shows them as pictures.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-import common  # noqa: F401
 import numpy as np
 
+import common  # noqa: F401
 from atldiff.data.prepared import PreparedClips
 from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.landmarks.shapes import mouth_shapes
@@ -98,8 +99,7 @@ class Aligner:
         path = self._path(self._observed(item.variants[0].features.astype(np.float32)), sounds)
         edges = [0, *(np.flatnonzero(np.diff(path)) + 1), len(path)]
         return [
-            Segment(sounds[path[begin]], begin / FEATURE_RATE, end / FEATURE_RATE)
-            for begin, end in zip(edges, edges[1:], strict=False)
+            Segment(sounds[path[begin]], begin / FEATURE_RATE, end / FEATURE_RATE) for begin, end in pairwise(edges)
         ]
 
     def _observed(self, features: np.ndarray) -> np.ndarray:
@@ -116,7 +116,9 @@ class Aligner:
 
     def _path(self, observed: np.ndarray, sounds: list[str]) -> np.ndarray:
         """The likeliest phoneme of each feature by its number, (T,), by Viterbi's algorithm."""
-        means, variances = (np.stack(parts) for parts in zip(*(self._gaussians[sound] for sound in sounds), strict=True))
+        means, variances = (
+            np.stack(parts) for parts in zip(*(self._gaussians[sound] for sound in sounds), strict=True)
+        )
         fit = -0.5 * (np.square(observed[:, None] - means) / variances + np.log(variances)).sum(axis=2)
         fit = np.repeat(fit, _LEAST_FEATURES, axis=1)
         count = fit.shape[1]
@@ -179,7 +181,9 @@ def print_table(
     rows: dict[str, list[np.ndarray]], spoken: Sequence[SpokenClip], alignments: Sequence[list[Segment]]
 ) -> None:
     print(f"{len(spoken)} clips of {len({item.clip.info.speaker for item in spoken})} speakers\n")
-    print("| | lips meet at p, b, m | width, spread − rounded | outline, spread − rounded | opening, vowels − p, b, m |")
+    print(
+        "| | lips meet at p, b, m | width, spread − rounded | outline, spread − rounded | opening, vowels − p, b, m |"
+    )
     print("| --- |" + " ---: |" * 4)
     for row, mouths in rows.items():
         met: list[bool] = []

@@ -1,8 +1,8 @@
 """One spoken sentence as pictures, its phonemes over them: ``python benchmarks/spoken.py prepared -o sheet.jpg``.
 
-A validation clip of GRID, its talker above, then each ``--portrait`` (the bundled one without any) with the same sound:
-the middle frame of every phoneme, for p, b and m the frame in which the lips are nearest to each other, cut to the
-lower half of the face.
+A validation clip of GRID, its talker above, then each ``--portrait`` (the bundled one without any) with the same
+sound: the middle frame of every phoneme, for p, b and m the frame in which the lips are nearest to each other, cut to
+the lower half of the face.
 """
 
 import argparse

@@ -61,8 +61,8 @@ class HeadMotion:
     Each of seven channels is a sum of sines, four in each of four bands from 0.15 to 2.8 Hz, whose frequencies and
     phases come from the seed: smooth, zero in the mean, and known at any time without what came before, so that there
     is no drift and the head comes back to the portrait's pose again and again. The sines above the slowest band grow
-    with the voice; an accent of the voice raises the brows, and a high voice lifts the face. It grows from nothing within the first two seconds,
-    so that the first frame has the portrait's own pose.
+    with the voice; an accent of the voice raises the brows, and a high voice lifts the face. All of it grows from
+    nothing within the first two seconds, so that the first frame has the portrait's own pose.
 
     Args:
         seed: at least 0.

@@ -74,6 +74,13 @@ def levelled(blocks: Iterable[np.ndarray], gain_db: float) -> Iterator[np.ndarra
         yield block * gain
 
 
+def at_target(samples: np.ndarray) -> np.ndarray:
+    """A whole recording, (n,) float32 at 16 kHz, brought to ``TARGET_LUFS``."""
+    meter = LoudnessMeter()
+    meter.hear(samples)
+    return next(levelled([samples], meter.gain_db))
+
+
 def levelled_live(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """(n,) float32 blocks at 16 kHz, brought to ``TARGET_LUFS`` by what was heard before; none is held back.
 

@@ -1,4 +1,4 @@
-"""Pitch of a voice by the autocorrelation of its sound (after Boersma 1993), and how far it rises above its usual one."""
+"""Pitch of a voice by the autocorrelation of its sound (Boersma 1993), and how far it rises above its usual one."""
 
 import numpy as np
 
@@ -14,6 +14,9 @@ _WINDOW = 2 * _HOP
 _FFT_SIZE = 1024
 _LOWEST_HZ, _HIGHEST_HZ = 70, 400
 _LEAST_CORRELATION = 0.5
+_OCTAVE_COST = 0.05
+"""What repeats itself twice as often is preferred where it correlates nearly as well."""
+
 _LOUD_PERCENTILE = 95
 _BELOW_LOUD = 1e-3
 """Power, over that of loud sound, under which nothing is a voice."""
@@ -50,7 +53,8 @@ def _periodic(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, last = _RATE // _HIGHEST_HZ, _RATE // _LOWEST_HZ
     window = _autocorrelation(taper[None])[0]
     normed = correlation[:, first:last] / (correlation[:, :1] + 1e-9) / (window[first:last] / window[0])
-    octaves = np.log2(_RATE / (first + normed.argmax(axis=1)))
+    lags = np.arange(first, last)
+    octaves = np.log2(_RATE / lags[(normed - _OCTAVE_COST * np.log2(lags)).argmax(axis=1)])
     return np.where(normed.max(axis=1) > _LEAST_CORRELATION, octaves, np.nan), correlation[:, 0]
 
 

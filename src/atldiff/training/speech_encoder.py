@@ -24,6 +24,7 @@ from atldiff.landmarks.loading import DISTILLED_FOLDER, LANDMARK_FOLDER
 from atldiff.serialization import load_weights, save_part
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
+from atldiff.speech.loudness import at_target
 from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE, SAMPLES_PER_FEATURE
 from atldiff.training.landmarks import LandmarkTraining, displacements, landmark_loss
 from atldiff.training.launch import Launch
@@ -83,7 +84,7 @@ def _generator_config(config: DistilledEncoderConfig) -> LandmarkGeneratorConfig
 
 
 class KeptSound:
-    """The sound of a clip, decoded once."""
+    """The sound of a clip, decoded once, as loud as what is heard when a video is made."""
 
     def __init__(self, clip: PreparedClip) -> None:
         self._clip = clip
@@ -94,7 +95,7 @@ class KeptSound:
 
     @functools.cached_property
     def _decoded(self) -> np.ndarray:
-        return self._clip.waveform()
+        return at_target(self._clip.waveform())
 
 
 class SpeechDraws(SpokenDraws):
@@ -225,7 +226,7 @@ class SpeechTask(Task[SpeechStudent]):
         """Corpus, predicted and true landmarks of a clip."""
         device, landmarks = self._mean.device, spoken.landmarks
         identity = landmarks[0]
-        sound = torch.from_numpy(spoken.clip.waveform()).to(device)
+        sound = torch.from_numpy(at_target(spoken.clip.waveform())).to(device)
         positions = torch.arange(len(landmarks)).double() * (FEATURE_RATE / spoken.clip.info.fps)
         start = torch.from_numpy(identity).to(device)[None]
         moved = model.generator(model.encoder(sound[None]), positions.to(device)[None], start)[0].float().cpu()

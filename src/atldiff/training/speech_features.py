@@ -2,7 +2,8 @@
 
 A clip that was cut out of longer speech must not be recognised by its cut ends: a generator that hears where a clip
 begins learns what mouths do at the beginning of such clips. So the changed sounds lie inside other speech, or
-between silences of random length, and never at the same place of the encoder's frames.
+between silences of random length, and never at the same place of the encoder's frames. All of it is as loud as what
+is heard when a video is made.
 """
 
 import functools
@@ -24,6 +25,7 @@ from atldiff.data.prepared import PreparedClip
 from atldiff.errors import InputError, OutputError
 from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.loudness import at_target
 from atldiff.speech.whisper import FEATURE_RATE, SAMPLES_PER_FEATURE, WhisperEncoder
 from atldiff.speech.windows import speech_windows
 
@@ -37,6 +39,7 @@ MARGIN = 24
 _LONGEST_NEIGHBOUR = 3 * SAMPLE_RATE
 _PIECE = SAMPLE_RATE // 50
 _PIECE_SLACK = SAMPLE_RATE // 125
+_LEVEL_DEVIATION_DB = 2.5
 
 
 class Sounding(Protocol):
@@ -95,10 +98,10 @@ def cache_features(clips: Sequence[PreparedClip], folder: Path, seed: int | None
 
     def encode(clip: PreparedClip) -> Sequence[SpeechVariant]:
         if seed is None:
-            return [SpeechVariant(encode_speech(load(), clip.waveform()), start=0.0, speed=1.0)]
+            return [SpeechVariant(encode_speech(load(), at_target(clip.waveform())), start=0.0, speed=1.0)]
         return _changed_variants(load(), clips, clip, seed)
 
-    return keep_variants(clips, folder / FOLDER_NAME / ("plain" if seed is None else f"changed-{seed}"), encode)
+    return keep_variants(clips, folder / FOLDER_NAME / ("levelled" if seed is None else f"levelled-{seed}"), encode)
 
 
 def keep_variants(
@@ -164,11 +167,11 @@ def _changed_variants(
     variants = []
     for index in range(VARIANTS):
         speed = float(np.exp(random.uniform(-0.12, 0.12))) if random.random() < 0.5 else 1.0
-        own = change_speed(clip.waveform(), speed)
+        own = change_speed(at_target(clip.waveform()), speed)
         if index == 0:
             before, after = (np.zeros(int(random.uniform(0, 0.6) * SAMPLE_RATE), np.float32) for _ in range(2))
         else:
-            before, after = (_drawn(clips, random).waveform()[:_LONGEST_NEIGHBOUR] for _ in range(2))
+            before, after = (at_target(_drawn(clips, random).waveform())[:_LONGEST_NEIGHBOUR] for _ in range(2))
             before = before[int(random.integers(0, len(before) + 1)) :]
         joined = distort(np.concatenate([before, own, after]), clips, random)
         variants.append(_encode(encoder, joined, len(before), len(own), speed))
@@ -234,9 +237,10 @@ def change_pitch(samples: np.ndarray, factor: float) -> np.ndarray:
 
 
 def distort(samples: np.ndarray, clips: Sequence[Sounding], random: np.random.Generator) -> np.ndarray:
-    """(n,) float32 → the same length: an echo, babble or noise at −2 to 30 dB, a telephone's band, another level.
+    """(n,) float32 → the same length: an echo, babble or noise at −3 to 22 dB, a telephone's band.
 
-    Each is drawn with its own chance. The direct sound stays where it was.
+    Each is drawn with its own chance. The direct sound stays where it was; all of it is brought to the loudness that
+    the networks know, but for 2.5 dB that a short piece of speech is louder or quieter than the whole.
     """
     changed = samples
     if random.random() < 0.3:
@@ -244,11 +248,11 @@ def distort(samples: np.ndarray, clips: Sequence[Sounding], random: np.random.Ge
     kind = random.choice(["none", "noise", "babble"], p=[0.3, 0.2, 0.5])
     if kind != "none":
         noise = random.standard_normal(len(samples)) if kind == "noise" else _babble(clips, len(samples), random)
-        changed = add_noise(changed, noise, random.uniform(-2, 30))
+        changed = add_noise(changed, noise, random.uniform(-3, 22))
     if random.random() < 0.3:
         changed = limit_band(changed, random.uniform(50, 300), random.uniform(3400, 7500))
-    gain = 10 ** (random.uniform(-15, 6) / 20)
-    return np.clip(changed * gain, -1, 1).astype(np.float32)
+    gain = 10 ** (random.normal(0, _LEVEL_DEVIATION_DB) / 20)
+    return np.clip(at_target(changed.astype(np.float32)) * gain, -1, 1).astype(np.float32)
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, ratio_db: float) -> np.ndarray:
