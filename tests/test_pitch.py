@@ -9,8 +9,8 @@ from atldiff.speech.pitch import PITCH_RATE, VoicePitch, pitch_track
 
 def voice(hertz: np.ndarray) -> np.ndarray:
     """A pulse-like tone whose pitch is given sample by sample."""
-    phase = np.cumsum(hertz) / SAMPLE_RATE
-    return sum(np.sin(2 * np.pi * number * phase) / number for number in range(1, 9)).astype(np.float32) / 4
+    phase, numbers = np.cumsum(hertz) / SAMPLE_RATE, np.arange(1, 9)
+    return (np.sin(2 * np.pi * numbers * phase[:, None]) / numbers).sum(axis=1).astype(np.float32) / 4
 
 
 def steady(hertz: float, seconds: float) -> np.ndarray:

@@ -148,6 +148,19 @@ def test_speech_of_any_level_is_brought_to_the_same(speech: Path, gain_db: int) 
     assert meter.loudness == pytest.approx(TARGET_LUFS, abs=0.3 if gain_db > -50 else 1.5)
 
 
+@pytest.mark.parametrize("gain_db", [-8, -4])
+def test_a_word_that_is_a_little_louder_or_quieter_stays_so(speech: Path, gain_db: int) -> None:
+    own = mono(Speech.open(speech))
+    meter = LoudnessMeter()
+    meter.hear(own)
+    changed = own * np.float32(10 ** ((meter.gain_db + gain_db) / 20))
+    assert Speech.from_array(changed, SAMPLE_RATE).gain_db == pytest.approx(-gain_db, abs=0.1)
+    word = changed[SAMPLE_RATE // 2 : SAMPLE_RATE]
+    assert abs(Speech.from_array(word, SAMPLE_RATE).gain_db) < 1
+    faint = Speech.from_array(word * np.float32(0.003), SAMPLE_RATE)
+    assert faint.gain_db > 30
+
+
 def test_live_sound_is_levelled_by_what_was_heard_however_it_is_cut(speech: Path) -> None:
     own = 0.02 * mono(Speech.open(speech))
     whole = np.concatenate(list(levelled_live([own])))

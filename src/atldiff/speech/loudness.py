@@ -18,6 +18,8 @@ _HOPS_PER_BLOCK = 4
 _GATE_LUFS = -85.0
 _GATE_BELOW_LU = 10.0
 _LEVEL_BINS = np.arange(-120.0, 40.0, 0.1)
+_WORD_RANGE_DB = 12.0
+_ENOUGH_SECONDS = 2.5
 _LIVE_HALF_LIFE_S = 10.0
 _LIVE_LEAST_HEARD_S = 0.4
 _LIVE_STEP_DB = 3.0
@@ -37,6 +39,7 @@ class LoudnessMeter:
         self._counts = np.zeros(len(_LEVEL_BINS))
         self._rest = np.zeros(0, dtype=np.float32)
         self._powers: list[float] = []
+        self._heard = 0
 
     def hear(self, samples: np.ndarray) -> None:
         """Take in the next (n,) samples at 16 kHz."""
@@ -47,6 +50,7 @@ class LoudnessMeter:
             self._powers = [*self._powers[1 - _HOPS_PER_BLOCK :], _weighted_power(hop)]
             self._counts *= self._kept
             level = -0.691 + 10 * np.log10(np.mean(self._powers) + 1e-14)
+            self._heard += bool(self._heard or level > _GATE_LUFS)
             self._counts[np.clip(round((level - _LEVEL_BINS[0]) * 10), 0, len(_LEVEL_BINS) - 1)] += 1
 
     @property
@@ -60,11 +64,17 @@ class LoudnessMeter:
 
     @property
     def gain_db(self) -> float:
-        """What brings speech like that heard so far to ``TARGET_LUFS``; 0 where nothing audible was heard."""
+        """What brings speech like that heard so far to ``TARGET_LUFS``; 0 where nothing audible was heard.
+
+        A word may be louder or quieter than the recording that it is from: while little was heard, what one is off by
+        as a rule is left as it is.
+        """
         loudness = self.loudness
         if loudness == float("-inf"):
             return 0.0
-        return float(np.clip(TARGET_LUFS - loudness, -MOST_GAIN_DB, MOST_GAIN_DB))
+        left = _WORD_RANGE_DB * max(0.0, 1 - self._heard * _HOP / SAMPLE_RATE / _ENOUGH_SECONDS)
+        gain = np.clip(TARGET_LUFS - loudness, -MOST_GAIN_DB, MOST_GAIN_DB)
+        return float(np.sign(gain) * max(0.0, abs(gain) - left))
 
 
 def levelled(blocks: Iterable[np.ndarray], gain_db: float) -> Iterator[np.ndarray]:
