@@ -15,6 +15,8 @@ import atldiff
 from atldiff.diffusion.animator import FaceAnimator
 from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network, make_animator
 from atldiff.diffusion.precision import network_type
+from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
+from atldiff.dub.options import DubOptions
 from atldiff.errors import InputError, ModelError
 from atldiff.face.detection import FaceDetector, check_not_forked
 from atldiff.face.portrait import Judge, prepare_portrait
@@ -63,6 +65,7 @@ from atldiff.speech.voices import DEFAULT_VOICE
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
+from atldiff.video.film import Film
 
 DEFAULT_MODEL = "compact"
 INDEX_NAME = "model_index.json"
@@ -362,6 +365,48 @@ class ATLDiffPipeline:
         if max_delay_s is not None:
             living.catch_up()
         return LiveSession(living, scene.width, scene.height, max_delay_s, idle_s)
+
+    def dub(
+        self,
+        video: str | Path,
+        speech: SpeechInput | None = None,
+        *,
+        text: str | Iterable[str] | None = None,
+        voice: Voice = DEFAULT_VOICE,
+        longer: str = DubOptions.longer,
+        shorter: str = DubOptions.shorter,
+        background: float = DubOptions.background,
+        mouth: float = GenerationOptions.mouth,
+        face: int | None = None,
+        sample_rate: float | None = None,
+        audio_track: int | None = None,
+        progress: Progress | None = None,
+    ) -> DubbedVideo:
+        """Put other words into the mouth of a person in a video; everything else in it stays.
+
+        The video is read once before this returns; its frames are made as they are asked for, in constant memory.
+
+        Args:
+            video: a file with a face in it.
+            speech, text, voice, mouth, sample_rate, audio_track: as for :meth:`stream`.
+            longer: for a speech longer than the video: ``hold`` (its last second is played to and fro), ``loop`` or
+                ``error``.
+            shorter: for a shorter one: ``keep`` (the mouth rests to the end) or ``cut``.
+            background: how loud the video's own sound is under the speech, 0 to 1.
+            face: which face of the first frame that shows one, counted from the left from 1; the largest if None.
+            progress: called with (frames read, frames in all, or about) at the first reading.
+
+        Raises:
+            InputError: the video cannot be read, or an argument cannot be used.
+            FaceError: no face in it that can be dubbed.
+        """
+        asked = DubOptions(longer, shorter, background, face)
+        settled = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
+        film = Film.open(video)
+        audio = _speech_or_text(speech, text, voice, sample_rate, audio_track)
+        return dub_film(
+            film, audio, self._face_detector(), lambda rest: self._landmarks(rest, audio, settled), asked, progress
+        )
 
     def talk(
         self,

@@ -27,6 +27,7 @@ from atldiff.cli import (
     assemble,
     batch,
     convert,
+    dub,
     evaluate,
     generate,
     live,
@@ -226,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         help="auto, cpu, cuda, cuda:1 … or mps (default: %(default)s)",
     )
     _add_verb(verbs, "generate", generate, "make a video", [device, common])
+    _add_verb(verbs, "dub", dub, "make a video say something else", [device, common])
     _add_verb(verbs, "prepare-portrait", prepare_portrait, "find the face in a portrait once", [common])
     _add_verb(verbs, "batch", batch, "make many videos", [device, common])
     _add_verb(verbs, "verify", verify, "say whether a video is marked as synthetic", [common])

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   atldiff generate -p portrait.jpg --text "Hello. I say what I read." -o out.mp4
 """
 
-_STANDARD_INPUT = "-"
+STANDARD_INPUT = "-"
 _PIECE = 4096
 
 
@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--voice", metavar="NAME", help="says the text: a voice, or module:callable (default: that of the extra tts)")
     add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
     add_generation_options(parser)
+    add_output_options(parser)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Which sound is taken, and how the video is written and signed."""
+    add = parser.add_argument
     add("--audio-track", metavar="N", type=int, help="which sound track, from 1 (default: the file's own default)")
     add("--crf", metavar="X", type=float, help="quality, 0 (best) to 51, .webm 63 (default: 18, .webm 24)")
     add("--no-clobber", action="store_true", help="leave a file that exists as it is (default: it is replaced)")
@@ -53,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     options = generation_options(arguments)
-    portrait, speech, output = _places(arguments)
+    portrait, speech, output = places_of(arguments, "portrait", "-p")
 
     from atldiff.forms import local_path
     from atldiff.media import existing_file
@@ -67,10 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_crf(arguments.crf, file_kind(output))
     with contextlib.ExitStack() as stack:
         stack.enter_context(parent_folder(output))
-        inputs = (portrait, *([] if speech in (None, _STANDARD_INPUT) else [speech]))
+        inputs = (portrait, *([] if speech in (None, STANDARD_INPUT) else [speech]))
         check_output(output, inputs, overwrite=not arguments.no_clobber)
         identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
-        sound = _speech(speech, arguments)
+        sound = spoken_input(speech, arguments)
         began = time.monotonic()
         pipeline = stack.enter_context(open_pipeline(arguments))
         progress = stack.enter_context(ProgressBar("frame", arguments.quiet))
@@ -92,23 +98,23 @@ def run(arguments: argparse.Namespace) -> None:
     print(_closing_line(report, arguments.crop_only, loading_s))
 
 
-def _places(arguments: argparse.Namespace) -> tuple[str, str | None, Path]:
-    """Portrait, speech and output, named or in their order; with a text there is no speech."""
+def places_of(arguments: argparse.Namespace, source: str, short: str) -> tuple[str, str | None, Path]:
+    """What is to speak, the speech and the output, named or in their order; with a text there is no speech."""
     given = list(arguments.inputs)
-    wanted = {"portrait": "-p", "speech": "-s", "output": "-o"}
+    wanted = {source: short, "speech": "-s", "output": "-o"}
     if arguments.text is not None:
         if arguments.speech is not None:
             raise InputError("got --speech and --text; expected one of them")
         del wanted["speech"]
     places: dict[str, str] = {}
-    for name, short in wanted.items():
+    for name, option in wanted.items():
         value = getattr(arguments, name)
         if value is None and not given:
-            raise InputError(f"no {name} was given; expected {short} or {len(wanted)} names: {', '.join(wanted)}")
+            raise InputError(f"no {name} was given; expected {option} or {len(wanted)} names: {', '.join(wanted)}")
         places[name] = given.pop(0) if value is None else value
     if given:
         raise InputError(f"{given[0]!r} is one name too many; expected {', '.join(wanted)}")
-    return places["portrait"], places.get("speech"), Path(places["output"])
+    return places[source], places.get("speech"), Path(places["output"])
 
 
 def _closing_line(report: "RenderReport", crop_only: bool, loading_s: float) -> str:
@@ -122,7 +128,7 @@ def _closing_line(report: "RenderReport", crop_only: bool, loading_s: float) -> 
     )
 
 
-def _speech(speech: str | None, arguments: argparse.Namespace) -> "Speech":
+def spoken_input(speech: str | None, arguments: argparse.Namespace) -> "Speech":
     """The recording, or the text, spoken."""
     from atldiff.speech.text import spoken
     from atldiff.speech.waveform import Speech
@@ -131,7 +137,7 @@ def _speech(speech: str | None, arguments: argparse.Namespace) -> "Speech":
         if arguments.voice is not None:
             raise InputError("--voice says a --text; with speech it has nothing to do")
         return Speech.coerce(speech, track=arguments.audio_track)
-    text = _standard_input() if arguments.text == _STANDARD_INPUT else arguments.text
+    text = _standard_input() if arguments.text == STANDARD_INPUT else arguments.text
     return spoken(text, _voice(arguments.voice))
 
 

@@ -13,6 +13,7 @@ from atldiff.data.tracking import MAX_MISSING_SHARE, Footage, missing_share
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
 from atldiff.speech import SAMPLE_RATE
+from atldiff.video.cuts import find_cuts
 
 UNREADABLE = "cannot be read"
 SILENT = "silent"
@@ -31,8 +32,6 @@ _QUIETEST = 2.0**-15
 _COMPARABLE = 0.5
 _SAMPLED_FRAMES = 10
 _CELLS = 16
-_JUMP, _JUMP_RATIO, _NEIGHBOURS = 10.0, 3.0, 2
-_NOISE = 0.5
 
 
 def length_verdict(frames: int) -> str:
@@ -98,10 +97,7 @@ def cut_verdict(thumbnails: Iterable[np.ndarray], fps: float) -> str:
     Fast movement changes the picture as much as a cut does, but over several frames.
     """
     changes = np.abs(np.diff(np.stack(list(thumbnails)), axis=0)).mean(axis=(1, 2))
-    padded = np.pad(changes, _NEIGHBOURS)
-    around = [padded[shift : shift + len(changes)] for shift in range(2 * _NEIGHBOURS + 1) if shift != _NEIGHBOURS]
-    usual = np.maximum(np.max(around, axis=0), _NOISE)
-    cuts = np.flatnonzero((changes > _JUMP) & (changes > _JUMP_RATIO * usual))
+    cuts = find_cuts(changes)
     if not len(cuts):
         return ""
-    return f"a cut: the picture jumps at {(cuts[0] + 1) / fps:.2f} s"
+    return f"a cut: the picture jumps at {cuts[0] / fps:.2f} s"

@@ -106,13 +106,20 @@ class FaceDetector:
         Raises:
             InputError: the process was forked after the detector had been made.
         """
+        return [face[:, :2].copy() for face in self.detect_solid(image)]
+
+    def detect_solid(self, image: np.ndarray) -> list[np.ndarray]:
+        """:meth:`detect_once` with depths: (68, 3) float32 for each face, pixels, z away from the viewer.
+
+        The depths are the landmarker's guess at a rigid head's; their origin is somewhere in the head.
+        """
         check_not_forked(self._process, "face detector")
         height, width = image.shape[:2]
         picture = self._image_class(image_format=self._image_format, data=np.ascontiguousarray(image))
-        size = np.array([width, height], dtype=np.float32)
+        size = np.array([width, height, width], dtype=np.float32)
         faces = []
         for points in self._landmarker.detect(picture).face_landmarks:
-            every = np.array([[point.x, point.y] for point in points], dtype=np.float32)
+            every = np.array([[point.x, point.y, point.z] for point in points], dtype=np.float32)
             faces.append(every[MEDIAPIPE_TO_68] * size)
         return faces
 

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from atldiff.errors import InputError
+from atldiff.video.planes import Planes
 
 TEXTS = ("AI-generated", "AI")
 """The longest that takes at most half of the width is shown."""
@@ -33,9 +34,22 @@ class Badge:
 
     def draw(self, frame: np.ndarray) -> np.ndarray:
         """A copy of an (H, W, 3) uint8 RGB frame with the badge on it."""
-        marked = frame.copy()
+        return self._drawn(frame, 0, 0)
+
+    def draw_on(self, planes: Planes) -> Planes:
+        """A copy of a frame with the badge on it."""
         height, width = self._kept.shape[:2]
-        box = marked[self.top : self.top + height, self.left : self.left + width]
+        low, high = np.array([self.left, self.top]), np.array([self.left + width, self.top + height])
+        box = planes.box_around(low, high)
+        return planes.with_rgb(box, self._drawn(planes.rgb(box), box[0], box[1]))
+
+    def _drawn(self, part: np.ndarray, left: int, top: int) -> np.ndarray:
+        """A copy of the part of a frame that begins there."""
+        marked = part.copy()
+        height, width = self._kept.shape[:2]
+        rows, columns = (slice(begin, begin + size) for begin, size in
+                         ((self.top - top, height), (self.left - left, width)))  # fmt: skip
+        box = marked[rows, columns]
         box[:] = np.rint(box * self._kept + self._added).astype(np.uint8)
         return marked
 

@@ -32,7 +32,7 @@ def rgb_picture(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
         raise InputError(f"a frame of {frame.format.name} cannot be read; expected a usual kind of video") from error
     if frame.interlaced_frame:
         picture = _without_fields(picture)
-    return np.ascontiguousarray(_turned(_unsqueezed(picture, stream.sample_aspect_ratio), _display_matrix(frame)))
+    return np.ascontiguousarray(turned(_unsqueezed(picture, stream.sample_aspect_ratio), display_matrix(frame)))
 
 
 def check_frame_size(width: int, height: int) -> None:
@@ -77,18 +77,18 @@ def _unsqueezed(picture: np.ndarray, aspect: Fraction | None) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
+def display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """(2, 2) of -1, 0 and 1: where the picture's x and y axes point on the screen; None where nothing is said."""
     data = frame.side_data.get("DISPLAYMATRIX")
     values = np.frombuffer(bytes(data), np.int32) if data is not None else np.empty(0)
     return np.sign(np.round(values.reshape(3, 3)[:2, :2] / 65536)).astype(int) if len(values) == 9 else None
 
 
-def _turned(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """The picture turned and mirrored in quarter turns: a place (x, y) goes to (x, y) @ matrix."""
+def turned(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """(H, W) or (H, W, 3) turned and mirrored in quarter turns: a place (x, y) goes to (x, y) @ matrix."""
     if matrix is None or abs(matrix).sum() != 2 or abs(np.linalg.det(matrix)) < 0.5:
         return picture
     if not matrix[0, 0]:
-        picture = picture.transpose(1, 0, 2)
+        picture = picture.swapaxes(0, 1)
         matrix = matrix[::-1]
     return picture[:: matrix[1, 1], :: matrix[0, 0]]

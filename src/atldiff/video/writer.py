@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -17,18 +17,18 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from atldiff.errors import InputError, OutputError
 from atldiff.media import frame_rate
 from atldiff.provenance import MARK_METADATA, check_identity, sign_mp4
 from atldiff.signing import SigningIdentity, default_identity
-from atldiff.speech.waveform import Speech
 from atldiff.video.background import Background
 from atldiff.video.badge import Badge
 from atldiff.video.kinds import check_crf, file_kind
 from atldiff.video.palette import Palette
+from atldiff.video.planes import Colours, Planes
 
 _ENCODER_THREADS = 4
 """Fixed, so that a file's bytes do not depend on the number of processors."""
@@ -71,6 +71,24 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), overwrite:
         raise OutputError(f"cannot write {path}: {reason}; expected a writable folder") from error
 
 
+class SoundTrack(Protocol):
+    """What becomes the sound of a video: :class:`~atldiff.speech.waveform.Speech`, or another sound.
+
+    Attributes:
+        path: the file that it comes from, which is not to be overwritten.
+    """
+
+    path: Path | None
+
+    @property
+    def track_rate(self) -> int: ...
+
+    @property
+    def track_channels(self) -> int: ...
+
+    def stereo_blocks(self, sample_rate: int | None = None) -> Iterator[np.ndarray]: ...
+
+
 class VideoWriter:
     """Writes H.264 (High, yuv420p, BT.709 limited range) and AAC into an MP4 or MOV with its index in front.
 
@@ -94,6 +112,8 @@ class VideoWriter:
         identity: signs the file; None means :func:`atldiff.signing.default_identity`.
         badge: whether every frame shows that it is synthetic, see :class:`atldiff.video.badge.Badge`.
         crf: quality of the picture, 0 (best) to 51, for WebM to 63; 18, for WebM 24, if None.
+        time_base: of the times of :meth:`write_planes`, seconds; 1 / fps if None.
+        colours: of the planes; BT.709 limited range if None, which RGB frames become.
 
     Raises:
         OutputError: ``path`` cannot be written (see :func:`check_output`), or writing or signing fails (a full disk).
@@ -107,11 +127,13 @@ class VideoWriter:
         width: int,
         height: int,
         fps: float | Fraction,
-        speech: Speech | None = None,
+        speech: SoundTrack | None = None,
         overwrite: bool = True,
         identity: SigningIdentity | None = None,
         badge: bool = False,
         crf: float | None = None,
+        time_base: Fraction | None = None,
+        colours: Colours | None = None,
     ) -> None:
         if width < 2 or height < 2:
             raise InputError(f"got frames of {width}×{height} pixels; expected at least 2×2")
@@ -119,6 +141,8 @@ class VideoWriter:
         self.width, self.height = width, height
         self.fps = frame_rate(fps)
         self.num_frames = 0
+        self._time_base = 1 / self.fps if time_base is None else time_base
+        self._colours = Colours() if colours is None else colours
         inputs = [speech.path] if speech is not None and speech.path is not None else []
         self._target = check_output(path, inputs, overwrite)
         self._kind = file_kind(self.path)
@@ -134,7 +158,7 @@ class VideoWriter:
         )
         self._speech = speech
         self._container: OutputContainer | None = None
-        self._encoding: Background[tuple[int, np.ndarray]] | None = None
+        self._encoding: Background[tuple[int, np.ndarray | Planes]] | None = None
         self._reformatter = VideoReformatter()
         self._palette: Palette | None = None
         self._audio: AudioStream | None = None
@@ -166,32 +190,50 @@ class VideoWriter:
             raise InputError(
                 f"got a frame of {frame.shape} {frame.dtype}; expected ({self.height}, {self.width}, 3) uint8"
             )
+        self._put(self.num_frames, frame[: self.height // 2 * 2, : self.width // 2 * 2].copy())
+
+    def write_planes(self, planes: Planes, time: int) -> None:
+        """Append one frame as it is, of the writer's colours, which is shown at ``time`` of its time base."""
+        if (planes.width, planes.height) != (self.width // 2 * 2, self.height // 2 * 2):
+            raise InputError(
+                f"got a frame of {planes.width}×{planes.height} pixels; expected {self.width}×{self.height}"
+            )
+        self._put(time, planes)
+
+    def _put(self, time: int, picture: np.ndarray | Planes) -> None:
         if self._encoding is None:
             raise OutputError(f"{self.path} is not open for writing; use the writer in a with block")
-        self._encoding.put((self.num_frames, frame[: self.height // 2 * 2, : self.width // 2 * 2].copy()))
+        self._encoding.put((time, picture))
         self.num_frames += 1
 
-    def _encode(self, numbered: tuple[int, np.ndarray]) -> None:
+    def _encode(self, timed: tuple[int, np.ndarray | Planes]) -> None:
         """Write one frame, with even sides, and the sound up to its end."""
-        number, even = numbered
-        if self._badge is not None:
-            even = self._badge.draw(even)
-        picture = VideoFrame.from_ndarray(even, format="rgb24")
-        if self._palette is not None:
-            picture = self._palette.reduce(picture)
-        else:
-            picture = self._reformatter.reformat(
-                picture,
-                format=self._kind.pixels,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                threads=1,
-            )
-        picture.pts, picture.time_base = number, 1 / self.fps
+        time, picture = timed
+        frame = self._frame_of(picture)
+        frame.pts, frame.time_base = time, self._time_base
         with self._reporting():
             assert self._container is not None
-            self._container.mux(self._video.encode(picture))
-        self._write_sound(until=(number + 1) / self.fps)
+            self._container.mux(self._video.encode(frame))
+        self._write_sound(until=time * self._time_base + 1 / self.fps)
+
+    def _frame_of(self, picture: np.ndarray | Planes) -> VideoFrame:
+        """As the encoder takes it, with the badge."""
+        if isinstance(picture, Planes):
+            marked = picture if self._badge is None else self._badge.draw_on(picture)
+            if self._palette is None:
+                return marked.to_frame()
+            return self._palette.reduce(VideoFrame.from_ndarray(marked.rgb(), format="rgb24"))
+        marked = picture if self._badge is None else self._badge.draw(picture)
+        frame = VideoFrame.from_ndarray(marked, format="rgb24")
+        if self._palette is not None:
+            return self._palette.reduce(frame)
+        return self._reformatter.reformat(
+            frame,
+            format=self._kind.pixels,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
 
     def _open(self) -> None:
         kind = self._kind
@@ -203,22 +245,22 @@ class VideoWriter:
         assert isinstance(video, VideoStream)
         video.width, video.height = self.width // 2 * 2, self.height // 2 * 2
         video.pix_fmt = kind.pixels
-        video.codec_context.time_base = 1 / self.fps
+        video.codec_context.time_base = self._time_base
         video.codec_context.thread_count = _ENCODER_THREADS
         if kind.pixels == "pal8":
             self._palette = Palette()
         else:
-            video.codec_context.colorspace = Colorspace.ITU709
-            video.codec_context.color_range = ColorRange.MPEG
-            video.codec_context.color_primaries = ColorPrimaries.BT709
-            video.codec_context.color_trc = ColorTrc.BT709
+            video.codec_context.colorspace = self._colours.space
+            video.codec_context.color_range = self._colours.range
+            video.codec_context.color_primaries = self._colours.primaries
+            video.codec_context.color_trc = self._colours.transfer
         self._video = video
         self._sound: Iterator[np.ndarray] = iter(())
         self._samples = 0
         if self._speech is not None and kind.sound:
             self._open_sound(self._container, self._speech)
 
-    def _open_sound(self, container: OutputContainer, speech: Speech) -> None:
+    def _open_sound(self, container: OutputContainer, speech: SoundTrack) -> None:
         channels = speech.track_channels
         self._rate = _OPUS_RATE if self._kind.sound == "libopus" else speech.track_rate
         layout = "mono" if channels == 1 else "stereo"

@@ -65,6 +65,11 @@ class MouthAtlas:
     dark_3: torch.Tensor
     light: MouthLight
 
+    def with_lower_raised(self, by_mm: float) -> "MouthAtlas":
+        """The same with the lower teeth so much higher."""
+        places = _places_mm(self.lower.shape[2], self.lower.shape[1]) + torch.tensor([0.0, by_mm])
+        return replace(self, lower=sample_atlas(self.lower, places[None].to(self.lower.device))[0])
+
 
 def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry) -> MouthAtlas:
     """Draw what lies behind a portrait's lips.
@@ -78,7 +83,8 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
     light = mouth_light(image, torch.from_numpy(crop.to_picture(geometry.landmarks.numpy())))
     pixels_per_mm = crop.scale * geometry.pixels_per_mm
     density = min(max(1.5 * pixels_per_mm, 1.0), _MOST_PIXELS_PER_MM)
-    places = _places_mm(density)
+    half_width, above, below = EXTENT_MM
+    places = _places_mm(round(2 * half_width * density), round((above + below) * density))
     reader = PortraitReader(image, crop, geometry)
     own, seen = reader.own_teeth(light), reader.seen(places)
     if own.tooth_3 is not None:
@@ -106,10 +112,9 @@ def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
     return upper, lower
 
 
-def _places_mm(density: float) -> torch.Tensor:
+def _places_mm(columns: int, rows: int) -> torch.Tensor:
     """(h, w, 2) the pixels' places, millimetres from the middle of the seam."""
     half_width, above, below = EXTENT_MM
-    columns, rows = round(2 * half_width * density), round((above + below) * density)
     x = (torch.arange(columns) + 0.5) * (2 * half_width / columns) - half_width
     y = (torch.arange(rows) + 0.5) * ((above + below) / rows) - above
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)

@@ -93,12 +93,23 @@ class MouthGeometry:
         nose = float(landmarks[30, 0] - landmarks[[36, 45], 0].mean()) / self.pixels_per_mm
         self.turn = float(np.clip(nose / 28.0, -0.6, 0.6))
 
-    def shapes(self, points_FK2: torch.Tensor) -> MouthShapes:
-        """The mouths of frames with these landmarks, (F, 68, 2) crop pixels; on the landmarks' device."""
+    def shapes(
+        self,
+        points_FK2: torch.Tensor,
+        moved_FK2: torch.Tensor | None = None,
+        skull_F23: torch.Tensor | None = None,
+    ) -> MouthShapes:
+        """The mouths of frames with these landmarks, (F, 68, 2) crop pixels; on the landmarks' device.
+
+        Args:
+            moved_FK2: landmarks of the pictures that are to be moved, where that is not the portrait.
+            skull_F23: from crop pixels to millimetres, where more is known of it than nose and eye corners tell.
+        """
         points = points_FK2.detach().cpu().double()
-        skull = self._skull(points)
+        moved = self.landmarks.expand_as(points) if moved_FK2 is None else moved_FK2.detach().cpu().double()
+        skull = self._skull(points) if skull_F23 is None else skull_F23.detach().cpu().double()
         still = _transformed(skull, points)
-        rest = _transformed(self._to_mm()[None], self.landmarks[None])
+        rest = _transformed(self.to_mm()[None], self.landmarks[None])
         lip = still[:, [66, 57], 1].mean(dim=1) - rest[:, [66, 57], 1].mean(dim=1)
         chin = (still[:, _CHIN, 1] - rest[:, _CHIN, 1]).mean(dim=1)
         drop = _LIP_SHARE_OF_DROP * lip + (1 - _LIP_SHARE_OF_DROP) * chin
@@ -108,7 +119,7 @@ class MouthGeometry:
         window = points[:, 48:60].mean(dim=1)
         made = MouthShapes(
             window_F2=window,
-            flow_F4hw=self._flow(points, window),
+            flow_F4hw=self._flow(points, moved, window),
             corner_F2=corner,
             across_F2=across,
             upper_F3=upper,
@@ -119,7 +130,7 @@ class MouthGeometry:
         )
         return made.to(points_FK2.device)
 
-    def _to_mm(self) -> torch.Tensor:
+    def to_mm(self) -> torch.Tensor:
         """(2, 3) from the portrait's crop pixels to millimetres from the middle of its seam."""
         scale = torch.eye(2, dtype=torch.float64) / self.pixels_per_mm
         return torch.cat([scale, -scale @ torch.from_numpy(self.middle)[:, None]], dim=1)
@@ -137,12 +148,12 @@ class MouthGeometry:
         cosine, sine = turn[:, 0].real, turn[:, 0].imag
         linear = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], dim=1)
         moved = torch.cat([linear, shift[:, :, None]], dim=2)
-        to_mm = self._to_mm()
+        to_mm = self.to_mm()
         whole = to_mm[:, :2] @ moved
         whole[:, :, 2] += to_mm[:, 2]
         return whole
 
-    def _flow(self, points_FK2: torch.Tensor, window_F2: torch.Tensor) -> torch.Tensor:
+    def _flow(self, points_FK2: torch.Tensor, moved_FK2: torch.Tensor, window_F2: torch.Tensor) -> torch.Tensor:
         """(F, 4, rows, columns): each lip bent by the points around the mouth and its own inner edge alone."""
         columns, rows = FLOW_CELLS
         half = torch.tensor(WINDOW_HALF_MM, dtype=torch.float64) * self.pixels_per_mm
@@ -150,13 +161,13 @@ class MouthGeometry:
         cells = torch.stack(torch.meshgrid(*steps, indexing="xy"), dim=-1).reshape(-1, 2) * half
         places = (window_F2[:, None] + cells) / CROP_SIZE
         chosen = [*_AROUND, *UPPER_NODES, *LOWER_NODES]
-        target, source = points_FK2[:, chosen] / CROP_SIZE, self.landmarks[chosen] / CROP_SIZE
+        target, source = points_FK2[:, chosen] / CROP_SIZE, moved_FK2[:, chosen] / CROP_SIZE
         basis = radial_basis(torch.cdist(places.float(), target.float()).square())
         common = len(_AROUND)
         flows = []
         for lip in (range(common, common + 3), range(common + 3, common + 6)):
             centres = [*range(common), *lip]
-            weights = solve_spline(target[:, centres], source[centres] - target[:, centres], _STIFFNESS).float()
+            weights = solve_spline(target[:, centres], source[:, centres] - target[:, centres], _STIFFNESS).float()
             affine = torch.cat([torch.ones_like(places[..., :1]), places], dim=2).float()
             flow = torch.cat([basis[:, :, centres], affine], dim=2) @ weights
             flows.append(flow.transpose(1, 2).unflatten(2, (rows, columns)))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from atldiff.face.crop import CROP_SIZE, FaceCrop
-from atldiff.face.mouth.atlas import make_atlas, sample_atlas
+from atldiff.face.mouth.atlas import MouthAtlas, make_atlas, sample_atlas
 from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes, edge_height
 from atldiff.face.mouth.light import luma
 from atldiff.warp import smoothstep
@@ -34,7 +34,8 @@ _LIP_SHADOW_MM = 1.1
 """How far lower teeth must stand out over the lip to be seen."""
 
 _LIT_DEPTH_MM = 3.2
-_LOWER_SHARE_OF_DROP = 0.97
+LOWER_SHARE_OF_DROP = 0.97
+"""How far lower teeth go with the jaw that the landmarks show."""
 
 
 class MouthPainter:
@@ -46,15 +47,21 @@ class MouthPainter:
         shown_3HW: the face as it is.
         crop: where the face crop lies in the picture.
         geometry: the face's mouth at rest.
+        atlas: what lies behind the lips, where another picture showed it; read from ``shown_3HW`` if None.
     """
 
     def __init__(
-        self, image_3HW: torch.Tensor, shown_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry
+        self,
+        image_3HW: torch.Tensor,
+        shown_3HW: torch.Tensor,
+        crop: FaceCrop,
+        geometry: MouthGeometry,
+        atlas: MouthAtlas | None = None,
     ) -> None:
         self._image = image_3HW
         self._mm = geometry.pixels_per_mm
         device = image_3HW.device
-        self._atlas = make_atlas(shown_3HW, crop, geometry)
+        self._atlas = make_atlas(shown_3HW, crop, geometry) if atlas is None else atlas
         self._to_picture = torch.from_numpy(crop.matrix).float().to(device)
         inverse = np.linalg.inv(crop.matrix[:, :2])
         shift = -inverse @ crop.matrix[:, 2]
@@ -148,7 +155,7 @@ class MouthPainter:
         skull = shapes.skull_F23
         mm = places_Fhw2 @ skull[:, None, :, :2].transpose(2, 3) + skull[:, None, None, :, 2]
         drop = shapes.drop_F.clamp_min(-2.0)[:, None, None]
-        in_jaw = torch.stack([mm[..., 0], mm[..., 1] - _LOWER_SHARE_OF_DROP * drop], dim=-1)
+        in_jaw = torch.stack([mm[..., 0], mm[..., 1] - LOWER_SHARE_OF_DROP * drop], dim=-1)
         from_top, from_bottom = (place.below - place.top) / self._mm, (place.bottom - place.below) / self._mm
         gap = from_top + from_bottom
         corners = smoothstep(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)

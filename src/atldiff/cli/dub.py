@@ -1,0 +1,117 @@
+"""``atldiff dub``: a video and speech, or a text → the same video, saying that."""
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.cli.common import ProgressBar, open_pipeline, parent_folder
+from atldiff.cli.generate import STANDARD_INPUT, add_output_options, places_of, spoken_input
+from atldiff.dub.options import LONGER, SHORTER, DubOptions
+from atldiff.options import GenerationOptions
+
+if TYPE_CHECKING:
+    from atldiff.dub.render import DubbedFile
+
+EXAMPLES = """examples:
+  atldiff dub interview.mp4 --speech german.wav -o interview-de.mp4
+  atldiff dub clip.mov new-words.wav out.mp4 --background 0.2 --longer loop
+  atldiff dub panel.mp4 --face 2 --text "I never said that." -o out.mp4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("inputs", metavar="V S OUT", nargs="*", help="video, speech and output, in this order, as far as not named")
+    add("-i", "--video", metavar="V", help="a video with a face in it")
+    add("-s", "--speech", "-a", metavar="S", help="a sound file, or a video with sound; - for standard input")
+    add("--text", metavar="TEXT", help="what is to be said, in the place of speech; - for standard input")
+    add("--voice", metavar="NAME", help="says the text: a voice, or module:callable (default: that of the extra tts)")
+    add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
+    add(
+        "--longer",
+        choices=LONGER,
+        default=DubOptions.longer,
+        help="for a speech longer than the video: play the last second to and fro, begin anew, or refuse "
+        "(default: %(default)s)",
+    )
+    add(
+        "--shorter",
+        choices=SHORTER,
+        default=DubOptions.shorter,
+        help="for a shorter one: keep the rest of the video with the mouth at rest, or cut it off "
+        "(default: %(default)s)",
+    )
+    add(
+        "--background",
+        metavar="X",
+        type=float,
+        default=DubOptions.background,
+        help="how loud the video's own sound is under the speech, 0 to 1 (default: %(default)g)",
+    )
+    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
+    add(
+        "--mouth",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.mouth,
+        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
+    )
+    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add_output_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    asked = DubOptions(arguments.longer, arguments.shorter, arguments.background, arguments.face)
+    GenerationOptions(mouth=arguments.mouth)
+    video, speech, output = places_of(arguments, "video", "-i")
+
+    from atldiff.dub.render import dub_video
+    from atldiff.signing import chosen_identity
+    from atldiff.video.film import Film
+    from atldiff.video.kinds import check_crf, file_kind
+    from atldiff.video.writer import check_output
+
+    film = Film.open(video)
+    check_crf(arguments.crf, file_kind(output))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parent_folder(output))
+        inputs = (film.path, *([] if speech in (None, STANDARD_INPUT) else [speech]))
+        check_output(output, inputs, overwrite=not arguments.no_clobber)
+        identity = chosen_identity(arguments.sign_cert, arguments.sign_key)
+        sound = spoken_input(speech, arguments)
+        began = time.monotonic()
+        pipeline = stack.enter_context(open_pipeline(arguments))
+        loading_s = time.monotonic() - began
+        reading = stack.enter_context(ProgressBar("frame read", arguments.quiet))
+        progress = stack.enter_context(ProgressBar("frame", arguments.quiet))
+        written = dub_video(
+            pipeline,
+            film.path,
+            sound,
+            output,
+            reading=reading,
+            progress=progress,
+            badge=arguments.badge,
+            identity=identity,
+            crf=arguments.crf,
+            overwrite=not arguments.no_clobber,
+            longer=asked.longer,
+            shorter=asked.shorter,
+            background=asked.background,
+            face=asked.face,
+            mouth=arguments.mouth,
+        )
+    print(_closing_line(written, loading_s))
+
+
+def _closing_line(written: "DubbedFile", loading_s: float) -> str:
+    width, height = written.size
+    report = written.report
+    left = "".join(f", {count} {reason}" for reason, count in report.left.items())
+    return (
+        f"{written.path}: {width}×{height}, {written.duration_s:.2f} s, {report.frames} frames, {report.dubbed} of "
+        f"them dubbed{left}, {report.cuts} cuts, took {written.seconds:.1f} s and {loading_s:.1f} s to load, "
+        f"real-time factor {written.real_time_factor:.2f}"
+    )

@@ -1,0 +1,91 @@
+"""Video and speech → a dubbed video file, in constant memory."""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from atldiff.dub.options import DubArguments
+from atldiff.results import Progress
+from atldiff.signing import SigningIdentity
+from atldiff.video.writer import check_output
+
+if TYPE_CHECKING:
+    from atldiff.dub.dubber import DubReport
+    from atldiff.pipeline import ATLDiffPipeline, SpeechInput
+    from atldiff.speech.text import Voice
+
+_log = logging.getLogger("atldiff")
+
+
+@dataclass(frozen=True)
+class DubbedFile:
+    """What was written, and how long it took.
+
+    Attributes:
+        path: the file.
+        duration_s: of the new video.
+        fps: frames per second, on average.
+        size: (width, height) of the frames in pixels.
+        report: what became of the frames.
+        seconds: time taken from the inputs to the finished file, without loading the model.
+    """
+
+    path: Path
+    duration_s: float
+    fps: float
+    size: tuple[int, int]
+    report: "DubReport"
+    seconds: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of video: below 1 is faster than real time."""
+        return self.seconds / self.duration_s
+
+
+def dub_video(
+    pipeline: "ATLDiffPipeline",
+    video: str | Path,
+    speech: "SpeechInput | None",
+    output: str | Path,
+    *,
+    text: "str | Iterable[str] | None" = None,
+    voice: "Voice | None" = None,
+    reading: Progress | None = None,
+    progress: Progress | None = None,
+    badge: bool = False,
+    identity: SigningIdentity | None = None,
+    crf: float | None = None,
+    overwrite: bool = True,
+    **options: Unpack[DubArguments],
+) -> DubbedFile:
+    """Dub a video file; an existing output is replaced only by a finished one.
+
+    Args:
+        pipeline: makes the mouths.
+        output: ends in .mp4, .mov, .webm or .gif; its folder exists.
+        reading, progress: called after each frame of the first reading and of the making.
+        badge, identity, crf, overwrite: see :class:`~atldiff.video.writer.VideoWriter`.
+        video, speech, text, voice, options: see :meth:`~atldiff.pipeline.ATLDiffPipeline.dub`.
+
+    Raises:
+        OutputError: the output cannot be written there, or is one of the inputs.
+        InputError: an argument cannot be used.
+    """
+    began = time.monotonic()
+    check_output(output, (source for source in (video, speech) if isinstance(source, str | Path)), overwrite)
+    said = {} if voice is None else {"voice": voice}
+    _log.info("looking for the face in the video")
+    dubbed = pipeline.dub(video, speech, text=text, progress=reading, **said, **options)
+    dubbed.save(output, progress=progress, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
+    return DubbedFile(
+        path=Path(output),
+        duration_s=dubbed.sound.duration_s,
+        fps=dubbed.fps,
+        size=(dubbed.width, dubbed.height),
+        report=dubbed.report,
+        seconds=time.monotonic() - began,
+    )
