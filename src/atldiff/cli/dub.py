@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atldiff.cli.common import ProgressBar, open_pipeline, parent_folder

@@ -10,6 +10,7 @@ from atldiff.dub.mouth import RestingMouth
 from atldiff.dub.survey import Survey
 from atldiff.errors import FaceError
 from atldiff.face.portrait import MIN_FACE_SIZE
+from atldiff.face.topology import mouth_opening
 
 DUBBED, NO_FACE, COVERED, TURNED = 0, 1, 2, 3
 """What becomes of a frame, and why one is left as it is; of another person there is no face."""
@@ -118,10 +119,14 @@ class Shot:
     def _fates(self, survey: Survey, seen: np.ndarray) -> np.ndarray:
         fate = np.full(len(seen), NO_FACE, dtype=np.uint8)
         which = np.flatnonzero(seen)
-        turned = fit_heads(self._solid[which], self.model).turned()
+        heads = fit_heads(self._solid[which], self.model)
+        turned = heads.turned()
         small = np.ptp(self._solid[which, :, :2], axis=1).max(axis=1) < MIN_FACE_SIZE
         fate[which] = np.where(small, NO_FACE, np.where(turned > MOST_TURNED, TURNED, DUBBED))
-        hidden = covered(survey.patches, self._takes) & (fate == DUBBED)
+        poses = np.zeros((len(seen), 3))
+        opening = mouth_opening(heads.restore(self._solid[which])[..., :2])
+        poses[which] = np.column_stack([heads.turn_F33[:, 2, :2], opening])
+        hidden = covered(survey.patches, poses, self._takes) & (fate == DUBBED)
         fate[hidden] = COVERED
         return fate
 
