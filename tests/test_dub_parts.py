@@ -273,9 +273,9 @@ def test_what_lies_over_the_mouth_is_noticed() -> None:
     light = 1 + 0.2 * np.sin(np.arange(80) / 11)
     skin = 150 + 25 * np.sin(np.arange(12) / 2)[:, None] + np.zeros((12, 12))
     patches = (skin[None, ..., None] * np.array([1.0, 0.75, 0.6]) * light[:, None, None, None] * 0.8).astype(np.uint8)
-    patches[30:42, 3:10, 1:11] = (40, 40, 45)
+    patches[30:42, 3:10, 1:11] = patches[60, 3:10, 1:11] = (40, 40, 45)
     poses = np.zeros((80, 3))
-    hidden = covered(patches, poses, [np.arange(80)])
+    hidden = covered(patches, poses, [np.arange(80)], 3)
     assert hidden[30:42].all() and not hidden[:30].any() and not hidden[42:].any()
 
 

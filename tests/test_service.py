@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import test_service_live
+from dub_films import moving_frames
 from media_files import sine, write_video
 from service_server import (
     MAX_DURATION_S,
@@ -111,6 +112,29 @@ def test_a_text_that_cannot_be_said_is_refused(server, face, parts, field, words
     assert answer.status == 422
     assert answer.json()["field"] == field
     assert words in answer.json()["detail"]
+
+
+def test_a_video_is_dubbed(server, portrait, face, sound, tmp_path) -> None:
+    film = write_video(tmp_path / "film.mp4", moving_frames(portrait, 10), samples=sine(0.4, 48_000)).read_bytes()
+    job_id = queued(server.post(portrait=film, speech=sound, mode="dub", old_sound="0.3", mouth="1.2"))
+    wait_until(lambda: server.get(f"/v1/videos/{job_id}").json()["state"] in ("done", "failed"))
+    job = server.get(f"/v1/videos/{job_id}").json()
+    assert (job["state"], job["problem"]) == ("done", None)
+    result = job["result"]
+    assert (result["frames"], result["dubbed"], result["left"], result["fps"]) == (10, 10, {}, 25.0)
+    assert job["options"] == {"mode": "dub", "old_sound": 0.3, "mouth": 1.2}
+    assert frames_of(server.get(f"/v1/videos/{job_id}/content").body) == 10
+    assert server.get(f"/v1/videos/{job_id}/preview").headers["content-type"] == "image/jpeg"
+    assert server.get(f"/v1/videos/{job_id}/landmarks").status == 404
+    server.request("DELETE", f"/v1/videos/{job_id}")
+    assert_refused(server, server.post(portrait=face, speech=sound, mode="dub"), "portrait")
+    assert_refused(server, server.post(portrait=film, speech=sound, mode="dub", fps="30"), "fps")
+    assert_refused(server, server.post(portrait=film, speech=sound, longer="loop"), "longer")
+    assert_refused(server, server.post(portrait=film, speech=sound, mode="dup"), "mode")
+    long = write_video(tmp_path / "long.mp4", moving_frames(portrait, 8), 1).read_bytes()
+    refused = server.post(portrait=long, speech=sound, mode="dub")
+    assert_refused(server, refused, "portrait")
+    assert "lasts longer than 6 s" in refused.json()["detail"]
 
 
 def test_a_prepared_portrait_is_taken(server, face, portrait, detector, sound, tmp_path) -> None:

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atldiff.dub.dubber import DubbedVideo, DubReport
+    from atldiff.dub.render import DubbedFile, dub_video
     from atldiff.errors import ATLDiffError, FaceError, InputError, ModelError, OutputError
     from atldiff.live import LiveFrame, LiveSession, LiveStats
     from atldiff.pipeline import ATLDiffPipeline, PipelineConfig
@@ -17,6 +19,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "ATLDiffError": "atldiff.errors",
     "ATLDiffPipeline": "atldiff.pipeline",
+    "DubReport": "atldiff.dub.dubber",
+    "DubbedFile": "atldiff.dub.render",
+    "DubbedVideo": "atldiff.dub.dubber",
     "FaceError": "atldiff.errors",
     "FrameStream": "atldiff.results",
     "InputError": "atldiff.errors",
@@ -31,6 +36,7 @@ _HOMES = {
     "SigningIdentity": "atldiff.signing",
     "Speech": "atldiff.speech.waveform",
     "TalkingHead": "atldiff.results",
+    "dub_video": "atldiff.dub.render",
     "read_provenance": "atldiff.provenance",
     "render_video": "atldiff.render",
 }
@@ -39,6 +45,9 @@ _HOMES = {
 __all__ = [
     "ATLDiffError",
     "ATLDiffPipeline",
+    "DubReport",
+    "DubbedFile",
+    "DubbedVideo",
     "FaceError",
     "FrameStream",
     "InputError",
@@ -54,6 +63,7 @@ __all__ = [
     "Speech",
     "TalkingHead",
     "__version__",
+    "dub_video",
     "read_provenance",
     "render_video",
 ]

@@ -17,6 +17,7 @@ from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_netw
 from atldiff.diffusion.precision import network_type
 from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
 from atldiff.dub.options import DubOptions
+from atldiff.dub.survey import survey_film
 from atldiff.errors import InputError, ModelError
 from atldiff.face.detection import FaceDetector, check_not_forked
 from atldiff.face.portrait import Judge, prepare_portrait
@@ -404,9 +405,8 @@ class ATLDiffPipeline:
         settled = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
         film = Film.open(video)
         audio = _speech_or_text(speech, text, voice, sample_rate, audio_track)
-        return dub_film(
-            film, audio, self._face_detector(), lambda rest: self._landmarks(rest, audio, settled), asked, progress
-        )
+        survey = survey_film(film, self._face_detector(), face, progress)
+        return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, settled), asked)
 
     def talk(
         self,

@@ -15,11 +15,10 @@ from atldiff.dub.options import DubOptions
 from atldiff.dub.painter import FramePainter, MouthFrames
 from atldiff.dub.shot import DUBBED, FATES, Shot
 from atldiff.dub.sound import DubbedSound
-from atldiff.dub.survey import Survey, survey_film
+from atldiff.dub.survey import Survey
 from atldiff.dub.teeth import MouthInside, best_view, learn_inside
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, FaceCrop
-from atldiff.face.detection import FaceDetector
 from atldiff.results import Progress, SaveArguments
 from atldiff.speech.waveform import Speech
 from atldiff.video.film import Film
@@ -92,9 +91,19 @@ class DubbedVideo:
         size = f"{self.width}×{self.height}"
         return f"DubbedVideo({self.frames} frames of {size} at {self.fps:g} fps, {self._given} given)"
 
-    def save(self, path: str | Path, *, progress: Progress | None = None, **arguments: Unpack[SaveArguments]) -> Path:
-        """Make all frames and write them, with the times of the old video's, see
-        :meth:`~atldiff.results.FrameStream.save`.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        progress: Progress | None = None,
+        first: Callable[[np.ndarray], object] | None = None,
+        **arguments: Unpack[SaveArguments],
+    ) -> Path:
+        """Make all frames and write them, at the times of the old video's.
+
+        Args:
+            path, progress, arguments: see :meth:`~atldiff.results.FrameStream.save`.
+            first: called with the first frame, (H, W, 3) uint8, when it is made.
 
         Raises:
             InputError: some of the frames have been taken already.
@@ -106,7 +115,10 @@ class DubbedVideo:
         form = {"time_base": timeline.time_base, "colours": self._survey.colours}
         with VideoWriter(path, self.width, self.height, self._film.fps, self.sound, **form, **arguments) as writer:
             for time in timeline.times_N:
-                writer.write_planes(self._next(), int(time))
+                planes = self._next()
+                if first is not None and self._given == 1:
+                    first(planes.rgb())
+                writer.write_planes(planes, int(time))
                 if progress is not None:
                     progress(self._given, self.frames)
         return Path(path)
@@ -119,26 +131,22 @@ class DubbedVideo:
 
 def dub_film(
     film: Film,
+    survey: Survey,
     speech: Speech,
-    detector: FaceDetector,
     speak: Callable[[np.ndarray], Iterable[np.ndarray]],
     options: DubOptions,
-    progress: Progress | None = None,
 ) -> DubbedVideo:
-    """Dub a film: read it once, then make its frames as they are asked for.
+    """Dub a film that was surveyed; its frames are made as they are asked for.
 
     Args:
         speech: the new one.
-        detector: finds faces.
         speak: what a mouth at rest, (68, 2) crop pixels, becomes ``MOUTH_FPS`` times a second when it says that:
             blocks of (n, 68, 2).
-        progress: called with (frames read, frames in all) at the first reading.
 
     Raises:
-        InputError: the film cannot be read, or the speech does not fit it.
+        InputError: the speech does not fit the film.
         FaceError: no face that can be dubbed.
     """
-    survey = survey_film(film, detector, options.face, progress)
     last_cut = int(survey.cuts[-1]) if len(survey.cuts) else 0
     frame_bytes = survey.width * survey.height * 3 // 2
     length = Fraction(speech.num_samples, speech.sample_rate)

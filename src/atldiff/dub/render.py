@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
 
 from atldiff.dub.options import DubArguments
 from atldiff.results import Progress
@@ -56,6 +58,7 @@ def dub_video(
     voice: "Voice | None" = None,
     reading: Progress | None = None,
     progress: Progress | None = None,
+    first: "Callable[[np.ndarray], object] | None" = None,
     badge: bool = False,
     identity: SigningIdentity | None = None,
     crf: float | None = None,
@@ -68,6 +71,7 @@ def dub_video(
         pipeline: makes the mouths.
         output: ends in .mp4, .mov, .webm or .gif; its folder exists.
         reading, progress: called after each frame of the first reading and of the making.
+        first: called with the first frame, (H, W, 3) uint8, when it is made.
         badge, identity, crf, overwrite: see :class:`~atldiff.video.writer.VideoWriter`.
         video, speech, text, voice, options: see :meth:`~atldiff.pipeline.ATLDiffPipeline.dub`.
 
@@ -80,7 +84,7 @@ def dub_video(
     said = {} if voice is None else {"voice": voice}
     _log.info("looking for the face in the video")
     dubbed = pipeline.dub(video, speech, text=text, progress=reading, **said, **options)
-    dubbed.save(output, progress=progress, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
+    dubbed.save(output, progress=progress, first=first, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
     return DubbedFile(
         path=Path(output),
         duration_s=dubbed.sound.duration_s,

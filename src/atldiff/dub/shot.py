@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atldiff.dub.covered import covered
+from atldiff.dub.covered import covered, runs
 from atldiff.dub.head import Heads, face_model, fit_heads, steady
 from atldiff.dub.mouth import RestingMouth
 from atldiff.dub.survey import Survey
@@ -77,7 +77,7 @@ class Shot:
         self.model = face_model(_frontal(self._solid[some]))
         self.fate_F = self._fates(survey, seen)
         kept = self.fate_F == DUBBED
-        for run in _runs(kept, self._takes):
+        for run in runs(kept, self._takes):
             if len(run) < _SHORTEST_S * fps and len(run) < len(survey):
                 kept[run] = False
                 self.fate_F[run] = NO_FACE
@@ -88,7 +88,7 @@ class Shot:
         self.sampled_heads = fit_heads(self._solid[self.samples], self.model)
         self.sampled_F683 = self.sampled_heads.restore(self._solid[self.samples])
         self.mouth = RestingMouth(self.sampled_F683)
-        self._segments = _runs(kept, self._takes)
+        self._segments = runs(kept, self._takes)
 
     def at(self, frames: np.ndarray) -> Places:
         """The face in frames of these numbers, in any order, all of them dubbed."""
@@ -126,7 +126,7 @@ class Shot:
         poses = np.zeros((len(seen), 3))
         opening = mouth_opening(heads.restore(self._solid[which])[..., :2])
         poses[which] = np.column_stack([heads.turn_F33[:, 2, :2], opening])
-        hidden = covered(survey.patches, poses, self._takes) & (fate == DUBBED)
+        hidden = covered(survey.patches, poses, self._takes, _SHORTEST_S * self._fps) & (fate == DUBBED)
         fate[hidden] = COVERED
         return fate
 
@@ -154,7 +154,7 @@ def _bridged(solid_F683: np.ndarray, takes: list[np.ndarray], longest: int) -> n
     filled = solid_F683.copy()
     for take in takes:
         missing = np.isnan(filled[take, 0, 0])
-        for gap in _runs(missing, [np.arange(len(take))]):
+        for gap in runs(missing, [np.arange(len(take))]):
             before, after = gap[0] - 1, gap[-1] + 1
             if before < 0 or after >= len(take) or len(gap) > longest:
                 continue
@@ -164,20 +164,10 @@ def _bridged(solid_F683: np.ndarray, takes: list[np.ndarray], longest: int) -> n
     return filled
 
 
-def _runs(chosen: np.ndarray, takes: list[np.ndarray]) -> list[np.ndarray]:
-    """Numbers of consecutive chosen frames, none of them across the end of a take."""
-    runs = []
-    for take in takes:
-        inside = take[chosen[take]]
-        if len(inside):
-            runs += np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1)
-    return runs
-
-
 def _faded(kept: np.ndarray, takes: list[np.ndarray], frames: float) -> np.ndarray:
     """(F,) 1 where a frame is changed, 0 where it is not, rising softly from one to the other within a take."""
     share = np.zeros(len(kept))
-    for run in _runs(kept, takes):
+    for run in runs(kept, takes):
         away = np.full(len(run), np.inf)
         if run[0] > 0 and not any(run[0] == take[0] for take in takes if len(take)):
             away = np.minimum(away, np.arange(1, len(run) + 1))

@@ -49,35 +49,36 @@ class Checker:
         finally:
             self._places.release()
 
-    def check(self, folder: Path, face: int | None, track: int | None, abandoned: threading.Event) -> None:
+    def check(
+        self, folder: Path, face: int | None, track: int | None, is_dub: bool, abandoned: threading.Event
+    ) -> None:
         """Wait until the uploads in ``folder`` have been looked at.
 
         Args:
             folder: that of the job.
             face: the number of the one that is to speak.
             track: the number of the sound track.
+            is_dub: whether the portrait is a video that is to be dubbed.
             abandoned: is set when nobody waits for the answer any longer.
 
         Raises:
             Problem: no video can be made of them; ``field`` says which is at fault. Or the check was abandoned.
         """
-        self._ask(CHECK, folder, face, track, abandoned)
+        self._ask(CHECK, (folder, face, track, is_dub), abandoned)
 
     def faces(self, folder: Path, abandoned: threading.Event) -> dict[str, Any]:
         """What :func:`~atldiff.serve.workloads.faces_in` says of the portrait in ``folder``; raises as above."""
-        return self._ask(FIND_FACES, folder, None, None, abandoned)
+        return self._ask(FIND_FACES, (folder, None, None, False), abandoned)
 
-    def _ask(
-        self, question: str, folder: Path, face: int | None, track: int | None, abandoned: threading.Event
-    ) -> Any:
+    def _ask(self, question: str, asked: tuple[Any, ...], abandoned: threading.Event) -> Any:
         name: str = TAKES_LONG
         content: Any = None
         with contextlib.suppress(TimeoutError):
             limit_s = min(_QUICK_S, self._timeout_s)
-            name, content = self._quick.ask(question, (folder, face, track, True), limit_s, abandoned)
+            name, content = self._quick.ask(question, (*asked, True), limit_s, abandoned)
         if name == TAKES_LONG:
             try:
-                name, content = self._slow.ask(question, (folder, face, track, False), self._timeout_s, abandoned)
+                name, content = self._slow.ask(question, (*asked, False), self._timeout_s, abandoned)
             except TimeoutError as error:
                 limit = f"within {self._timeout_s:g} s; expected simpler or shorter ones"
                 detail = f"the files could not be read {limit}"

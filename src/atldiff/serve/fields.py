@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from atldiff.dub.options import LONGER, SHORTER, DubOptions
 from atldiff.errors import InputError
 from atldiff.framing import DEFAULT_MAX_SIZE, NAMES, SIZES, check_framing
 from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
@@ -57,6 +58,13 @@ def _range(kind: str, least: float, most: float, default: float | None, descript
     schema = {"type": kind, "minimum": least, "maximum": most, "description": description}
     return schema if default is None else schema | {"default": default}
 
+
+def _choice(known: tuple[str, ...], description: str) -> dict[str, Any]:
+    return {"type": "string", "enum": [*known], "default": known[0], "description": description}
+
+
+MODES = ("portrait", "dub")
+"""What is made: a talking portrait, or a video that says something else."""
 
 _DEFAULT = GenerationOptions
 
@@ -114,10 +122,26 @@ OPTIONS: dict[str, Option] = {
         _truth, {"type": "boolean", "default": False, "description": "Show on every frame that it is AI-generated."}
     ),
 }
-"""Of a video."""
 
 LIVE_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("badge", "audio_track")}
 """Of a live session."""
+
+_DUBBING: dict[str, Option] = {
+    "longer": Option(_text, _choice(LONGER, "What is shown when the speech is longer than the video (mode dub).")),
+    "shorter": Option(_text, _choice(SHORTER, "What, when it is shorter (mode dub).")),
+    "old_sound": Option(
+        _number, _range("number", 0, 1, DubOptions.background, "How loud the video's own sound stays (mode dub).")
+    ),
+}
+_NAMES = {"old_sound": "background"}
+"""What options are called in Python, where that is something else."""
+
+OPTIONS |= {
+    "mode": Option(_text, _choice(MODES, "dub keeps a video's motion, and changes what its mouth says."))
+} | _DUBBING
+"""Of a video."""
+
+_OF_DUBS = {"mode", "mouth", "face", "audio_track", "badge", *_DUBBING}
 
 
 def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
@@ -140,12 +164,28 @@ def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTION
             words = str(error)
             text = words if words.startswith((name, "unknown")) else f"{name} is {str(value)[:80]!r}; {words}"
             raise problem_of(InputError(text), name) from error
+    _check_mode(options)
     return options
+
+
+def _check_mode(options: Mapping[str, Any]) -> None:
+    """Raise Problem for an option that has nothing to do with what is to be made."""
+    is_dub = options.get("mode") == MODES[1]
+    for name in options:
+        if (is_dub and name not in _OF_DUBS) or (not is_dub and name in _DUBBING):
+            mode = MODES[is_dub]
+            detail = f"{name} has nothing to do with mode {mode}; expected none"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, name)
 
 
 def _checked(name: str, value: Any) -> Any:
     if name in NAMES:
         check_framing(**{name: value})
+    elif name == "mode":
+        if value not in MODES:
+            raise InputError(f"expected {' or '.join(MODES)}")
+    elif name in _DUBBING:
+        DubOptions(**{_NAMES.get(name, name): value})
     elif name not in ("crop_only", "badge"):
         GenerationOptions(**{name: value})
     return value

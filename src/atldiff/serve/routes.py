@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.background import BackgroundTask
 
 import atldiff
-from atldiff.serve.fields import LIVE_OPTIONS, OPTIONS, read_options
+from atldiff.serve.fields import LIVE_OPTIONS, MODES, OPTIONS, read_options
 from atldiff.serve.live import hold_session
 from atldiff.serve.problems import Problem
 from atldiff.serve.schemas import (
@@ -106,6 +106,7 @@ async def create_video(
 ) -> Response:
     """Upload a portrait and speech, or a text that a voice says, and get a job, or with `wait=true` the mp4 itself.
 
+    With `mode=dub` the portrait is a video that keeps its motion, and says something else.
     Both are looked at before the job is queued: what cannot be used is refused at once. A client that hangs up
     while it waits has its job deleted.
     """
@@ -129,7 +130,8 @@ async def create_video(
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "got wait and webhook; expected one of them", WEBHOOK)
             service.webhooks.check(webhook)
         options = read_options(fields)
-        await _look(request, service.checker.check, folder, options.get("face"), options.get("audio_track"))
+        asked = options.get("face"), options.get("audio_track"), options.get("mode") == MODES[1]
+        await _look(request, service.checker.check, folder, *asked)
         await run_in_threadpool(service.jobs.submit, job_id, options, request.state.owner, webhook)
     if wait:
         return await _wait_for(request, service, job_id)
@@ -193,7 +195,7 @@ def get_landmarks(request: Request, job_id: JobId) -> FileResponse:
     _finished(service, job_id)
     path = service.store.job_folder(job_id) / LANDMARKS
     if not path.is_file():
-        raise Problem(HTTPStatus.NOT_FOUND, "this video was made before landmarks were kept")
+        raise Problem(HTTPStatus.NOT_FOUND, "no landmarks are kept of dubbed videos and those of earlier versions")
     return FileResponse(path, media_type="application/json")
 
 

@@ -51,6 +51,8 @@ class Result(BaseModel):
     seconds: float = Field(description="Time that the work took.")
     bytes: int = Field(description="Size of the file.")
     warnings: list[str] = Field([], description="What will not have turned out well, and why.")
+    dubbed: int | None = Field(None, description="Frames with another mouth, with mode=dub.")
+    left: dict[str, int] | None = Field(None, description="Frames that were left as they are, by reason.")
 
 
 _VIDEO = {

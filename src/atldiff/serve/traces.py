@@ -45,7 +45,7 @@ class Traces:
         """A frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
         with _told():
             if self._frames == 0:
-                write_atomically(self._folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
+                write_preview(self._folder, frame)
                 height, width = frame.shape[:2]
                 self._file.write(f'{{"width": {width}, "height": {height}, "landmarks": [')
             points = np.round(landmarks.astype(np.float64), _DECIMALS).tolist()
@@ -57,6 +57,12 @@ class Traces:
         with _told():
             self._file.write(f'], "fps": {json.dumps(fps)}}}')
             self._file.close()
+
+
+def write_preview(folder: Path, frame: np.ndarray) -> None:
+    """Write a job's first frame, (H, W, 3) uint8. Raises OutputError."""
+    with _told():
+        write_atomically(folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
 
 
 @contextlib.contextmanager

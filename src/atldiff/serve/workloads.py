@@ -15,12 +15,14 @@ from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import Detector, Judge, load_portrait, select_face
 from atldiff.face.prepared import prepared
 from atldiff.media import open_media
+from atldiff.serve.fields import MODES
 from atldiff.serve.notices import SEVERAL_FACES, collected
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.processes import READY, WorkerSetup
 from atldiff.serve.spoken_text import QUICK_CHARACTERS, check_voice, kept_text, say
 from atldiff.serve.store import PORTRAIT, SPEECH, TEXT, VIDEO, VOICE
 from atldiff.speech.waveform import Speech
+from atldiff.video.film import Film
 
 CHECK, FIND_FACES, MAKE = "check", "find faces", "make"
 PASSED, TAKES_LONG, PROGRESS, DONE, FAILED = "passed", "takes long", "progress", "done", "failed"
@@ -30,15 +32,17 @@ _PROGRESS_STEP_S = 0.1
 
 
 def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
-    """Answer (folder, numbers of the face and of the sound track or None, whether to be quick): whether a video can
-    be made of what lies there, or its faces. Where that has to be quick, a portrait that is a video is not searched.
-    """
+    """Answer (folder, numbers of the face and of the sound track or None, whether it is to be dubbed, whether to be
+    quick): whether a video can be made of what lies there, or its faces. Where that has to be quick, a portrait that
+    is a video is not searched."""
     with FaceDetector() as detector:
         pipe.send((READY, None))
         while True:
-            name, (folder, face, track, is_quick) = pipe.recv()
+            name, (folder, face, track, is_dub, is_quick) = pipe.recv()
             video_detector = _PicturesOnly() if is_quick else detector
             try:
+                if is_dub:
+                    _check_film(folder, setup.max_duration_s)
                 with collected({folder / PORTRAIT: "the portrait"}) as said:
                     found = check_portrait(folder / PORTRAIT, face, detector, setup.max_pixels, video_detector)
                 if name == FIND_FACES:
@@ -57,6 +61,14 @@ def serve_checks(pipe: Connection, setup: WorkerSetup) -> None:
                 pipe.send((FAILED, problem_of(error)))
             else:
                 pipe.send((PASSED, None))
+
+
+def _check_film(folder: Path, max_duration_s: float) -> None:
+    """Raise Problem for a portrait that is no video, or one that is too long to be dubbed."""
+    with _fault_in(PORTRAIT, folder):
+        film = Film.open(folder / PORTRAIT)
+        if film.stated_frames / film.fps > max_duration_s:
+            raise InputError(f"the video lasts longer than {max_duration_s:g} s; expected at most that")
 
 
 def _speak(folder: Path, is_quick: bool, max_duration_s: float) -> None:
@@ -186,23 +198,43 @@ def _fault_in(field: str, folder: Path) -> Iterator[None]:
 def _make(
     pipeline: Any, folder: Path, options: dict[str, Any], setup: WorkerSetup, pipe: Connection
 ) -> dict[str, Any]:
+    mode = options.pop("mode", MODES[0])
+    names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
+    with collected(names) as said:
+        speech = open_speech(folder / SPEECH, setup.max_duration_s, options.pop("audio_track", None))
+        make = _dub if mode == MODES[1] else _render
+        made = make(pipeline, folder, speech, options, _Reporter(pipe))
+    return made | {"bytes": (folder / VIDEO).stat().st_size, "warnings": said}
+
+
+class _Reporter:
+    """Tells how far the work is, not too often; what is read twice counts twice."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._due = pipe, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now >= self._due or done == total:
+            self._due = now + _PROGRESS_STEP_S
+            self._pipe.send((PROGRESS, (done, total)))
+
+    def first_half(self, done: int, total: int) -> None:
+        self(done, 2 * total)
+
+    def second_half(self, done: int, total: int) -> None:
+        self(total + done, 2 * total)
+
+
+def _render(
+    pipeline: Any, folder: Path, speech: Speech, options: dict[str, Any], reporter: _Reporter
+) -> dict[str, Any]:
     from atldiff.render import render_video
     from atldiff.serve.traces import Traces
 
-    due = 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal due
-        now = time.monotonic()
-        if now >= due or done == total:
-            due = now + _PROGRESS_STEP_S
-            pipe.send((PROGRESS, (done, total)))
-
-    names = {folder / PORTRAIT: "the portrait", folder / SPEECH: "the speech"}
-    with collected(names) as said, Traces(folder) as traces:
-        speech = open_speech(folder / SPEECH, setup.max_duration_s, options.pop("audio_track", None))
+    with Traces(folder) as traces:
         report = render_video(
-            pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=progress, watch=traces.add, **options
+            pipeline, folder / PORTRAIT, speech, folder / VIDEO, progress=reporter, watch=traces.add, **options
         )
         traces.finish(report.fps)
     return {
@@ -211,6 +243,31 @@ def _make(
         "duration_s": round(report.duration_s, 3),
         "emotion": report.emotion,
         "seconds": round(report.seconds, 3),
-        "bytes": (folder / VIDEO).stat().st_size,
-        "warnings": said,
+    }
+
+
+def _dub(pipeline: Any, folder: Path, speech: Speech, options: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
+    from atldiff.dub.render import dub_video
+    from atldiff.serve.traces import write_preview
+
+    if "old_sound" in options:
+        options["background"] = options.pop("old_sound")
+    written = dub_video(
+        pipeline,
+        folder / PORTRAIT,
+        speech,
+        folder / VIDEO,
+        reading=reporter.first_half,
+        progress=reporter.second_half,
+        first=lambda frame: write_preview(folder, frame),
+        **options,
+    )
+    return {
+        "frames": written.report.frames,
+        "fps": round(written.fps, 3),
+        "duration_s": round(written.duration_s, 3),
+        "emotion": "neutral",
+        "seconds": round(written.seconds, 3),
+        "dubbed": written.report.dubbed,
+        "left": written.report.left,
     }
