@@ -92,6 +92,13 @@ def flicker(frames: np.ndarray) -> float:
     return float(np.abs(np.diff(frames.astype(np.float32), 2, axis=0)).mean())
 
 
+def _partial(made: np.ndarray, old: np.ndarray, new: np.ndarray) -> float:
+    """Correlation of two series of openings after what hangs on a third has been taken off both."""
+    causes = np.column_stack([np.ones(len(new)), new])
+    rests = [each - causes @ np.linalg.lstsq(causes, each, rcond=None)[0] for each in (made, old)]
+    return float(np.corrcoef(*rests)[0, 1])
+
+
 def judge(
     pipeline: ATLDiffPipeline, clip: Clip, other: Clip, detector: FaceDetector, meter: IdentityMeter
 ) -> tuple[dict[str, float], np.ndarray]:
@@ -126,6 +133,9 @@ def judge(
         "crossed: r new": with_other.r_best,
         "crossed: r old": mouth_correlation(mouth_opening(crossed_points), truth, 0).r_at_zero,
         "crossed: r of the two true mouths": mouth_correlation(truth[:both], other.opening[:both], 0).r_at_zero,
+        "crossed: r old, the new taken off": _partial(
+            mouth_opening(crossed_points)[:both], truth[:both], other.opening[:both]
+        ),
         "shut when silent": float(mouth_opening(tracked(still, clip, detector)).mean()),
         "flicker": flicker(cut_box(own, box)) / flicker(cut_box(clip.frames, box)),
         "identity": float(np.median(embeddings)),
@@ -145,10 +155,9 @@ def sheet(clip: Clip, made: np.ndarray, detector: FaceDetector) -> Image.Image:
         points = clip.survey.solid_F683[number, :, :2]
         low, high = points.min(axis=0), points.max(axis=0)
         middle, half = (low + high) / 2, 0.62 * float((high - low).max())
+        left, top, right, bottom = (float(each) for each in np.round([*(middle - half), *(middle + half)]))
         for row, frames in enumerate((clip.frames, made)):
-            part = Image.fromarray(frames[number]).crop(
-                tuple(int(each) for each in (*(middle - half), *(middle + half)))
-            )
+            part = Image.fromarray(frames[number]).crop((left, top, right, bottom))
             page.paste(part.resize((_CELL, _CELL), Image.Resampling.LANCZOS), (_CELL * column, _CELL * row))
     return page
 
