@@ -95,8 +95,8 @@ def flicker(frames: np.ndarray) -> float:
 def _partial(made: np.ndarray, old: np.ndarray, new: np.ndarray) -> float:
     """Correlation of two series of openings after what hangs on a third has been taken off both."""
     causes = np.column_stack([np.ones(len(new)), new])
-    rests = [each - causes @ np.linalg.lstsq(causes, each, rcond=None)[0] for each in (made, old)]
-    return float(np.corrcoef(*rests)[0, 1])
+    first, second = (each - causes @ np.linalg.lstsq(causes, each, rcond=None)[0] for each in (made, old))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def judge(
@@ -155,9 +155,10 @@ def sheet(clip: Clip, made: np.ndarray, detector: FaceDetector) -> Image.Image:
         points = clip.survey.solid_F683[number, :, :2]
         low, high = points.min(axis=0), points.max(axis=0)
         middle, half = (low + high) / 2, 0.62 * float((high - low).max())
-        left, top, right, bottom = (float(each) for each in np.round([*(middle - half), *(middle + half)]))
+        (left, top), (right, bottom) = np.round([middle - half, middle + half])
+        corners = float(left), float(top), float(right), float(bottom)
         for row, frames in enumerate((clip.frames, made)):
-            part = Image.fromarray(frames[number]).crop((left, top, right, bottom))
+            part = Image.fromarray(frames[number]).crop(corners)
             page.paste(part.resize((_CELL, _CELL), Image.Resampling.LANCZOS), (_CELL * column, _CELL * row))
     return page
 
