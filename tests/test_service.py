@@ -125,7 +125,8 @@ def test_a_video_is_dubbed(server, portrait, face, sound, tmp_path) -> None:
     assert job["options"] == {"mode": "dub", "old_sound": 0.3, "mouth": 1.2}
     assert frames_of(server.get(f"/v1/videos/{job_id}/content").body) == 10
     assert server.get(f"/v1/videos/{job_id}/preview").headers["content-type"] == "image/jpeg"
-    assert server.get(f"/v1/videos/{job_id}/landmarks").status == 404
+    landmarks = server.get(f"/v1/videos/{job_id}/landmarks").json()["landmarks"]
+    assert np.array(landmarks).shape == (10, 68, 2)
     server.request("DELETE", f"/v1/videos/{job_id}")
     assert_refused(server, server.post(portrait=face, speech=sound, mode="dub"), "portrait")
     assert_refused(server, server.post(portrait=film, speech=sound, mode="dub", fps="30"), "fps")

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from atldiff.provenance import INTACT, read_provenance
+from dub_films import moving_frames
+from media_files import write_video
 from service_server import running
 from studio_browser import PICTURES, By, save
 from studio_steps import DESKTOP, PHONE, fill, generate, jobs, last_options
@@ -39,6 +41,20 @@ def test_a_video_is_made_and_plays(server, page, portrait, word, tmp_path) -> No
     page.wait(lambda: page.text("announcer") == "Removed from the service.")
     assert page.find("empty").is_displayed()
     assert jobs(server) == set()
+
+
+def test_a_video_keeps_its_motion(page, portrait, word, tmp_path) -> None:
+    fill(page, portrait, word)
+    assert not page.find("dub-field").is_displayed()
+    film = write_video(tmp_path / "film.mp4", moving_frames(portrait, 12))
+    page.put("portrait-file", film)
+    page.wait(lambda: page.text("portrait-note") == "One face found.")
+    assert page.find("dub-field").is_displayed()
+    page.click("dub")
+    page.click("consent")
+    generate(page)
+    assert last_options(page) == {"mode": "dub", "mouth": 1.0}
+    assert page.text("facts").startswith("Dubbed")
 
 
 def test_landmarks_and_mouth_are_shown_when_asked_for(page, portrait, word) -> None:

@@ -19,7 +19,7 @@ from atldiff.dub.survey import Survey
 from atldiff.dub.teeth import MouthInside, best_view, learn_inside
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, FaceCrop
-from atldiff.results import Progress, SaveArguments
+from atldiff.results import Progress, SaveArguments, Watch
 from atldiff.speech.waveform import Speech
 from atldiff.video.film import Film
 from atldiff.video.planes import Planes
@@ -64,6 +64,7 @@ class DubbedVideo:
         frames: how many there will be.
         sound: of the new video.
         report: what becomes of the frames.
+        landmarks: (68, 2) of the frame that was given last, in its pixels; (0, 2) where it was left as it is.
     """
 
     width: int
@@ -72,10 +73,11 @@ class DubbedVideo:
     frames: int
     sound: DubbedSound
     report: DubReport
+    landmarks: np.ndarray = field(init=False)
     _film: Film
     _survey: Survey
     _timeline: Timeline
-    _planes: Iterator[Planes]
+    _planes: Iterator[tuple[Planes, np.ndarray]]
     _given: int = field(init=False, default=0)
 
     def __iter__(self) -> Self:
@@ -96,14 +98,14 @@ class DubbedVideo:
         path: str | Path,
         *,
         progress: Progress | None = None,
-        first: Callable[[np.ndarray], object] | None = None,
+        watch: Watch | None = None,
         **arguments: Unpack[SaveArguments],
     ) -> Path:
         """Make all frames and write them, at the times of the old video's.
 
         Args:
             path, progress, arguments: see :meth:`~atldiff.results.FrameStream.save`.
-            first: called with the first frame, (H, W, 3) uint8, when it is made.
+            watch: sees each frame and :attr:`landmarks`, without the badge.
 
         Raises:
             InputError: some of the frames have been taken already.
@@ -116,15 +118,15 @@ class DubbedVideo:
         with VideoWriter(path, self.width, self.height, self._film.fps, self.sound, **form, **arguments) as writer:
             for time in timeline.times_N:
                 planes = self._next()
-                if first is not None and self._given == 1:
-                    first(planes.rgb())
+                if watch is not None:
+                    watch(planes.rgb(), self.landmarks)
                 writer.write_planes(planes, int(time))
                 if progress is not None:
                     progress(self._given, self.frames)
         return Path(path)
 
     def _next(self) -> Planes:
-        planes = next(self._planes)
+        planes, self.landmarks = next(self._planes)
         self._given += 1
         return planes
 
@@ -196,8 +198,8 @@ class Dubber:
         left = {name: count for name, each in FATES.items() if (count := int((fate == each).sum()))}
         return DubReport(len(fate), int((fate == DUBBED).sum()), left, cuts)
 
-    def planes(self, landmarks: Iterable[np.ndarray]) -> Iterator[Planes]:
-        """The new video's frames.
+    def planes(self, landmarks: Iterable[np.ndarray]) -> Iterator[tuple[Planes, np.ndarray]]:
+        """The new video's frames, and their landmarks in pixels, (68, 2), or (0, 2) where one is left as it is.
 
         Args:
             landmarks: what the mouth at rest, ``shot.mouth.identity``, becomes when it speaks, ``MOUTH_FPS`` times a
@@ -216,9 +218,10 @@ class Dubber:
             place = {int(each): number for number, each in enumerate(kept)}
             for number in range(len(source)):
                 planes = next(pictures)
-                if frames is not None and number in place:
-                    planes = _painted(painter, planes, frames, place[number])
-                yield planes
+                if frames is None or number not in place:
+                    yield planes, np.zeros((0, 2), dtype=np.float32)
+                else:
+                    yield _painted(painter, planes, frames, place[number]), frames.new_F682[place[number]]
 
     def _mouths(self, source: np.ndarray, moved_F682: np.ndarray, inside: MouthInside) -> MouthFrames:
         places = self._shot.at(source)

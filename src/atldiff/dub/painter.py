@@ -29,6 +29,7 @@ class MouthFrames:
     Attributes:
         crop_F23: from crop pixels to pixels of the pictures.
         own_F682: landmarks of the frames as they are.
+        new_F682: those of the frames as they become, pixels of the pictures.
         flow_F2GG: backward flow.
         shapes: the new mouths.
         share_F: how far each frame is to be changed, 0 to 1.
@@ -36,6 +37,7 @@ class MouthFrames:
 
     crop_F23: np.ndarray
     own_F682: np.ndarray
+    new_F682: np.ndarray
     flow_F2GG: torch.Tensor
     shapes: MouthShapes
     share_F: np.ndarray
@@ -54,7 +56,8 @@ class MouthFrames:
         own, new = (torch.from_numpy(each).float() for each in (own_F682, new_F682))
         flow = thin_plate_flow(own, new, CROP_SIZE) * _moving_rows()
         shapes = geometry.shapes(new, own, torch.from_numpy(skull_F23))
-        return cls(crop_F23, own_F682.astype(np.float32), flow, shapes, share_F)
+        placed = np.einsum("fij,fkj->fki", crop_F23[:, :, :2], new_F682) + crop_F23[:, None, :, 2]
+        return cls(crop_F23, own_F682.astype(np.float32), placed.astype(np.float32), flow, shapes, share_F)
 
 
 class FramePainter:

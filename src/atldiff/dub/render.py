@@ -2,15 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-
 from atldiff.dub.options import DubArguments
-from atldiff.results import Progress
+from atldiff.results import Progress, Watch
 from atldiff.signing import SigningIdentity
 from atldiff.video.writer import check_output
 
@@ -58,7 +56,7 @@ def dub_video(
     voice: "Voice | None" = None,
     reading: Progress | None = None,
     progress: Progress | None = None,
-    first: "Callable[[np.ndarray], object] | None" = None,
+    watch: Watch | None = None,
     badge: bool = False,
     identity: SigningIdentity | None = None,
     crf: float | None = None,
@@ -71,7 +69,7 @@ def dub_video(
         pipeline: makes the mouths.
         output: ends in .mp4, .mov, .webm or .gif; its folder exists.
         reading, progress: called after each frame of the first reading and of the making.
-        first: called with the first frame, (H, W, 3) uint8, when it is made.
+        watch: see :meth:`~atldiff.dub.dubber.DubbedVideo.save`.
         badge, identity, crf, overwrite: see :class:`~atldiff.video.writer.VideoWriter`.
         video, speech, text, voice, options: see :meth:`~atldiff.pipeline.ATLDiffPipeline.dub`.
 
@@ -84,7 +82,7 @@ def dub_video(
     said = {} if voice is None else {"voice": voice}
     _log.info("looking for the face in the video")
     dubbed = pipeline.dub(video, speech, text=text, progress=reading, **said, **options)
-    dubbed.save(output, progress=progress, first=first, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
+    dubbed.save(output, progress=progress, watch=watch, badge=badge, identity=identity, crf=crf, overwrite=overwrite)
     return DubbedFile(
         path=Path(output),
         duration_s=dubbed.sound.duration_s,

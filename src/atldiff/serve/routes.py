@@ -195,7 +195,7 @@ def get_landmarks(request: Request, job_id: JobId) -> FileResponse:
     _finished(service, job_id)
     path = service.store.job_folder(job_id) / LANDMARKS
     if not path.is_file():
-        raise Problem(HTTPStatus.NOT_FOUND, "no landmarks are kept of dubbed videos and those of earlier versions")
+        raise Problem(HTTPStatus.NOT_FOUND, "this video was made before landmarks were kept")
     return FileResponse(path, media_type="application/json")
 
 

@@ -147,7 +147,8 @@ class Landmarks(BaseModel):
     height: int
     fps: float
     landmarks: list[list[tuple[float, float]]] = Field(
-        description="For each frame the 68 points (x, y) of iBUG 300-W; the first pixel spans 0 to 1."
+        description="For each frame the 68 points (x, y) of iBUG 300-W; the first pixel spans 0 to 1. None "
+        "of a frame that dubbing leaves as it is."
     )
 
 

@@ -42,10 +42,10 @@ class Traces:
             self._file.close()
 
     def add(self, frame: np.ndarray, landmarks: np.ndarray) -> None:
-        """A frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
+        """A frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels, or (0, 2) where it has none."""
         with _told():
             if self._frames == 0:
-                write_preview(self._folder, frame)
+                write_atomically(self._folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
                 height, width = frame.shape[:2]
                 self._file.write(f'{{"width": {width}, "height": {height}, "landmarks": [')
             points = np.round(landmarks.astype(np.float64), _DECIMALS).tolist()
@@ -57,12 +57,6 @@ class Traces:
         with _told():
             self._file.write(f'], "fps": {json.dumps(fps)}}}')
             self._file.close()
-
-
-def write_preview(folder: Path, frame: np.ndarray) -> None:
-    """Write a job's first frame, (H, W, 3) uint8. Raises OutputError."""
-    with _told():
-        write_atomically(folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
 
 
 @contextlib.contextmanager

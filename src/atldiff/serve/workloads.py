@@ -248,20 +248,22 @@ def _render(
 
 def _dub(pipeline: Any, folder: Path, speech: Speech, options: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
     from atldiff.dub.render import dub_video
-    from atldiff.serve.traces import write_preview
+    from atldiff.serve.traces import Traces
 
     if "old_sound" in options:
         options["background"] = options.pop("old_sound")
-    written = dub_video(
-        pipeline,
-        folder / PORTRAIT,
-        speech,
-        folder / VIDEO,
-        reading=reporter.first_half,
-        progress=reporter.second_half,
-        first=lambda frame: write_preview(folder, frame),
-        **options,
-    )
+    with Traces(folder) as traces:
+        written = dub_video(
+            pipeline,
+            folder / PORTRAIT,
+            speech,
+            folder / VIDEO,
+            reading=reporter.first_half,
+            progress=reporter.second_half,
+            watch=traces.add,
+            **options,
+        )
+        traces.finish(written.fps)
     return {
         "frames": written.report.frames,
         "fps": round(written.fps, 3),

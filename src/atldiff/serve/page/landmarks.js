@@ -19,6 +19,7 @@ const LEAST_SPAN = 0.1;
 
 /** Inner-lip gap over the distance of the outer eye corners. */
 export function mouthOpening(points) {
+  if (!points.length) return 0;
   const distance = ([a, b]) => Math.hypot(points[a][0] - points[b][0], points[a][1] - points[b][1]);
   const gap = INNER_LIP_PAIRS.reduce((sum, pair) => sum + distance(pair), 0) / INNER_LIP_PAIRS.length;
   return gap / distance(OUTER_EYE_CORNERS);
@@ -109,6 +110,7 @@ export class LandmarkViews {
 }
 
 function drawPoints(context, points, density) {
+  if (!points.length) return;
   const [right, left] = OUTER_EYE_CORNERS.map((corner) => points[corner]);
   const unit = Math.min(1.25 * density, Math.hypot(right[0] - left[0], right[1] - left[1]) / 60);
   context.lineJoin = "round";

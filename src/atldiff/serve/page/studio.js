@@ -12,7 +12,7 @@ import { SpeechField } from "./speech.js";
 import { Takes, describe, fileName } from "./takes.js";
 
 const JOB = "atldiff-job";
-const FIELDS = ["portrait", "speech", "emotion", "intensity", "mouth", "head_motion", "blink", "seed", "steps", "badge", "consent"];
+const FIELDS = ["portrait", "dub", "speech", "emotion", "intensity", "mouth", "head_motion", "blink", "seed", "steps", "badge", "consent"];
 const LOST = "The connection is lost; trying again …";
 const GONE = "This video is no longer there: it was removed elsewhere, or the service keeps it no longer.";
 const FORGOTTEN = "Loading the page anew forgets portrait and speech; choose them again for another video.";
@@ -32,6 +32,9 @@ let tokenTrial = null;
 
 /** Whoever changes the face or the voice agrees anew. */
 function takeChange() {
+  const isFilm = portrait.file?.type.startsWith("video/") ?? false;
+  show(find("dub-field"), isFilm);
+  if (!isFilm) find("dub").checked = false;
   find("consent").checked = false;
   showError("form", "");
 }
@@ -41,7 +44,7 @@ function announce(text) {
 }
 
 function showProblem(error, place = "form") {
-  const field = { face: "portrait", text: "speech", voice: "speech" }[error.field] ?? error.field;
+  const field = { face: "portrait", mode: "dub", text: "speech", voice: "speech" }[error.field] ?? error.field;
   if (error.status === UNAUTHORIZED) {
     askForToken();
     goTo("token");
@@ -119,7 +122,9 @@ async function faults() {
 async function parts() {
   const badge = find("badge").checked ? "true" : "";
   const blink = find("blink").checked ? "auto" : "off";
-  const given = { portrait: portrait.file, speech: await speech.part(), text: speech.text, face: portrait.face, badge, blink };
+  const said = { portrait: portrait.file, speech: await speech.part(), text: speech.text, face: portrait.face, badge };
+  if (find("dub").checked) return { ...said, mode: "dub", mouth: find("mouth").value };
+  const given = { ...said, blink };
   for (const id of ["intensity", "mouth", "head_motion", "seed", "steps"]) given[id] = find(id).value;
   return { ...given, emotion: form.elements.emotion.value };
 }

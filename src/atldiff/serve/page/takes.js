@@ -8,14 +8,14 @@ const MOST = 6;
 const NOT_FOUND = 404;
 
 /** What a take is called: its expression, and what else was chosen. */
-export function describe({ emotion, intensity, mouth, head_motion: head, blink, seed, steps, portrait, speech, text, words }) {
+export function describe({ mode, emotion, intensity, mouth, head_motion: head, blink, seed, steps, portrait, speech, text, words }) {
   const percent = (value) => `${Math.round(100 * value)} %`;
-  const label = document.querySelector(`[name="emotion"][value="${emotion}"] + span`).textContent.trim();
-  const title = ["neutral", "auto"].includes(emotion) ? label : `${label} ${percent(intensity)}`;
+  const label = mode === "dub" ? "Dubbed" : document.querySelector(`[name="emotion"][value="${emotion}"] + span`).textContent.trim();
+  const title = ["neutral", "auto", undefined].includes(emotion) ? label : `${label} ${percent(intensity)}`;
   const said = text ? `“${text.slice(0, 40)}${text.length > 40 ? "…" : ""}”` : [speech.name, words].filter(Boolean).join(" ");
   const more = [
     Number(mouth) !== 1 && `mouth ${percent(mouth)}`,
-    Number(head) !== 0.5 && `head ${percent(head)}`,
+    head !== undefined && Number(head) !== 0.5 && `head ${percent(head)}`,
     blink === "off" && "no blinks",
     seed && `seed ${seed}`,
     steps && `${steps} steps`,
