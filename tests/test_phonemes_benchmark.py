@@ -48,7 +48,7 @@ def spoken(phonemes, tmp_path: Path) -> tuple[list[SpokenClip], list[list[int]]]
 
 def test_a_sentence_is_spelt_by_its_name(phonemes) -> None:
     silence = phonemes.SILENCE
-    expected = [silence, *"l ey b l uw b ay s iy t uw ah g eh n".split(), silence]
+    expected = [silence, *["l", "ey", "b", "l", "uw", "b", "ay", "s", "iy", "t", "uw", "ah", "g", "eh", "n"], silence]
     assert phonemes.phonemes("GRID/grid_C/lbbc2a") == expected
 
 
