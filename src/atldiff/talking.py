@@ -13,7 +13,7 @@ from atldiff.media import frame_rate
 from atldiff.moment import Moment
 from atldiff.speech.waveform import as_float
 
-LONGEST_DELAY_S = 1.0
+LONGEST_DELAY_S = 0.6
 """From the moment at which sound is heard to that at which it is shown, on a machine that is too busy for less."""
 
 _WORK_S, _LEAST_WORK_S = 0.08, 0.02
