@@ -16,7 +16,8 @@ import torch
 from atldiff.diffusion.animator import FaceAnimator
 from atldiff.errors import InputError
 from atldiff.landmarks.motion import FaceMotion
-from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, DropRule, LiveFace, LiveFrame, LiveSession, PlaybackClock
+from atldiff.lateness import DropRule, PlaybackClock
+from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, LiveFace, LiveFrame, LiveSession
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.provenance import INTACT, read_provenance

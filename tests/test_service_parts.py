@@ -328,7 +328,7 @@ def test_workers_that_the_system_has_no_room_for_are_started_later(tmp_path, tin
             jobs.start()
             wait_until(lambda: jobs.fault)
             assert "no worker process can be started" in str(jobs.fault)
-            assert jobs.ailment == "no worker process can start; the service's log says why"
+            assert jobs.ailment.endswith("the service's log says why")
             for _ in range(2):
                 with pytest.raises(Problem, match="no worker process can be started"):
                     pool.take()

@@ -4,7 +4,6 @@
 in a thread, between a queue of sound and a queue of frames that are both bounded.
 """
 
-import contextlib
 import math
 import queue
 import sys
@@ -14,13 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Generic, Self, TypeVar
+from typing import Self
 
 import numpy as np
 
+from atldiff.channel import Channel, Ended
 from atldiff.diffusion.animator import LIVE_HALO_FRAMES, FaceAnimator, FaceFrames, prompt_windows
 from atldiff.errors import InputError
 from atldiff.landmarks.motion import Motion
+from atldiff.lateness import DropRule, PlaybackClock
 from atldiff.media import frame_rate
 from atldiff.options import AUTO_EMOTION, GenerationOptions
 from atldiff.speech.decoding import as_float
@@ -34,13 +35,10 @@ QUEUED_FRAMES = 8
 """Finished frames that wait at most to be taken; more are not made until one is."""
 
 _SILENT_STEP_S = 0.08
-_LEAST_FRAMES_PER_S = 2
 _COUNTED_DELAYS = 15_000
 _FRAMES_AT_ONCE = 4
 _WORK_SHARE = 0.2
 _LARGEST_SAMPLE = 2.0
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -212,8 +210,8 @@ class LiveSession:
         self._face = face
         self._idle_s = idle_s
         self._idle = False
-        self._sound: _Channel[tuple[np.ndarray, float]] = _Channel(QUEUED_SOUND_S * self.sample_rate)
-        self._frames: _Channel[tuple[LiveFrame, float]] = _Channel(QUEUED_FRAMES)
+        self._sound: Channel[tuple[np.ndarray, float]] = Channel(QUEUED_SOUND_S * self.sample_rate)
+        self._frames: Channel[tuple[LiveFrame, float]] = Channel(QUEUED_FRAMES)
         self._dues: dict[int, tuple[float, float]] = {}
         self._work_s = 0.0
         self._clock = PlaybackClock(self.sample_rate, time.monotonic())
@@ -247,7 +245,7 @@ class LiveSession:
         arrived = time.monotonic()
         try:
             self._sound.put((chunk, arrived), len(chunk), timeout_s)
-        except _Ended:
+        except Ended:
             raise InputError("the live session takes no more sound: it was ended") from self._error
         except queue.Full as error:
             raise TimeoutError(f"the live session had no room for sound within {timeout_s:g} s") from error
@@ -296,7 +294,7 @@ class LiveSession:
                 frame, due = self._frames.get(left)
             except queue.Empty as error:
                 raise TimeoutError(f"the live session had no frame within {timeout_s:g} s") from error
-            except _Ended:
+            except Ended:
                 if self._error is not None:
                     raise self._error from None
                 return None
@@ -344,7 +342,7 @@ class LiveSession:
                 due, asked = self._dues.pop(frame.number)
                 self._work_s += _WORK_SHARE * (time.monotonic() - asked - self._work_s)
                 self._frames.put((frame, due))
-        except _Ended:
+        except Ended:
             pass
         except BaseException as error:
             self._error = error
@@ -369,7 +367,7 @@ class LiveSession:
                 come = [(self._silent_step(), time.monotonic())]
                 self._idle = True
                 self._silent += len(come[0][0])
-            except _Ended:
+            except Ended:
                 return
             for chunk, arrived in come:
                 self._clock.add(len(chunk), arrived)
@@ -383,144 +381,6 @@ class LiveSession:
 
     def _silent_step(self) -> np.ndarray:
         return np.zeros(round(_SILENT_STEP_S * self.sample_rate), dtype=np.float32)
-
-
-class PlaybackClock:
-    """When a player that plays the sound as it comes plays each moment of it.
-
-    It plays without a break while it has sound, so sound that comes faster than it plays waits its turn, and sound
-    that comes late moves everything after it.
-
-    Args:
-        sample_rate: in Hz.
-        now: time in seconds of any clock, before the first sound.
-
-    Attributes:
-        runs_dry: when all the sound so far will have been played.
-    """
-
-    def __init__(self, sample_rate: int, now: float) -> None:
-        self.runs_dry = now
-        self._sample_rate = sample_rate
-        self._samples = 0
-        self._shifts: deque[tuple[float, float]] = deque([(0.0, now)])
-
-    def add(self, samples: int, arrived: float) -> None:
-        """So many samples arrived at a time."""
-        begin = self._samples / self._sample_rate
-        shift = max(arrived, self.runs_dry) - begin
-        if shift > self._shifts[-1][1]:
-            self._shifts.append((begin, shift))
-        self._samples += samples
-        self.runs_dry = self._shifts[-1][1] + self._samples / self._sample_rate
-
-    def due(self, seconds: float) -> float:
-        """When the moment ``seconds`` of the sound is played; to be asked in rising order."""
-        while len(self._shifts) > 1 and self._shifts[1][0] <= seconds:
-            self._shifts.popleft()
-        return seconds + self._shifts[0][1]
-
-
-class DropRule:
-    """Which frames are let through: those in time, and however late they are, two a second.
-
-    Args:
-        max_delay_s: the delay from which a frame is late; None: never.
-        fps: frames per second.
-
-    Attributes:
-        dropped: frames that were not let through.
-        max_delay_s: as given; may be changed.
-        skips: whether two a second are those of the clock, not of the numbers; may be changed.
-    """
-
-    def __init__(self, max_delay_s: float | None, fps: float) -> None:
-        self.dropped = 0
-        self.max_delay_s = max_delay_s
-        self._longest_gap = max(1, round(fps / _LEAST_FRAMES_PER_S))
-        self._last_kept, self._last_kept_at = -self._longest_gap, time.monotonic()
-        self.skips = False
-
-    def is_late(self, delay_s: float) -> bool:
-        """Whether a frame with this delay is late."""
-        return self.max_delay_s is not None and delay_s > self.max_delay_s
-
-    def keeps(self, number: int, delay_s: float) -> bool:
-        """Whether a frame is let through; to be asked in rising order of ``number``."""
-        now = time.monotonic()
-        is_too_soon = number - self._last_kept < self._longest_gap
-        if self.skips:
-            is_too_soon = now - self._last_kept_at < 1 / _LEAST_FRAMES_PER_S
-        if self.is_late(delay_s) and is_too_soon:
-            self.dropped += 1
-            return False
-        self._last_kept, self._last_kept_at = number, now
-        return True
-
-
-class _Ended(Exception):
-    """Nothing more goes through a channel."""
-
-
-class _Channel(Generic[Item]):
-    """A queue between two threads with room for ``room`` in all; an item larger than that goes in alone."""
-
-    def __init__(self, room: float) -> None:
-        self._room = room
-        self._items: deque[tuple[Item, float]] = deque()
-        self._held = 0.0
-        self._ended = self._stopped = False
-        self._changed = threading.Condition()
-
-    def put(self, item: Item, size: float = 1, timeout_s: float | None = None) -> None:
-        """Raises: queue.Full: no room in time. _Ended: the channel was ended."""
-        with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._ended or not self._items or self._held + size <= self._room, timeout_s
-            ):
-                raise queue.Full
-            if self._ended:
-                raise _Ended
-            self._items.append((item, size))
-            self._held += size
-            self._changed.notify_all()
-
-    def get(self, timeout_s: float | None = None) -> Item:
-        """Raises: queue.Empty: nothing came in time. _Ended: nothing more will come."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._items or self._ended, timeout_s):
-                raise queue.Empty
-            if self._stopped or not self._items:
-                raise _Ended
-            item, size = self._items.popleft()
-            self._held -= size
-            self._changed.notify_all()
-            return item
-
-    def get_all(self, timeout_s: float | None = None) -> list[Item]:
-        """All that is waiting, at least one; raises as :meth:`get`."""
-        items = [self.get(timeout_s)]
-        with contextlib.suppress(queue.Empty, _Ended):
-            while True:
-                items.append(self.get(0))
-        return items
-
-    def holds_more(self) -> bool:
-        """Whether something can be had at once."""
-        with self._changed:
-            return bool(self._items)
-
-    def end(self) -> None:
-        """Nothing more goes in."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Nothing more goes in or comes out."""
-        with self._changed:
-            self._stopped = True
-        self.end()
 
 
 def check_live(options: GenerationOptions, sample_rate: int, max_delay_s: float | None, idle_s: float | None) -> None:

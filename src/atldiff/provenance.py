@@ -55,6 +55,7 @@ _ENVIRONMENT = threading.Lock()
 _USUAL_TEMPORARY = None if sys.platform == "win32" else "/tmp"
 _GIF_MANIFEST = b"\x21\xff\x0bC2PA_GIF"
 _XMP_BYTES = 1 << 16
+_MOST_READINGS = 30
 _SMALLEST_PICTURE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
@@ -178,7 +179,7 @@ def read_provenance(path: str | Path, trust: str | Path | None = None) -> Proven
     with path.open("rb") as stream:
         signed_as, comment_of = _kind(stream, path)
         try:
-            store = _read_manifest(stream, signed_as, anchors) if signed_as else None
+            store = _read_surely(stream, signed_as, anchors) if signed_as else None
         except (c2pa.C2paError, ValueError, RecursionError) as error:
             if not _has_manifest(stream):
                 raise InputError(f"{path} cannot be read ({error}); expected {_EXPECTED_FILE}") from error
@@ -233,6 +234,18 @@ def _read_manifest(stream: BinaryIO, kind: str, anchors: str) -> dict[str, Any] 
             return None
         with reader:
             return _object(json.loads(reader.json()))
+
+
+def _read_surely(stream: BinaryIO, kind: str, anchors: str) -> dict[str, Any] | None:
+    """As :func:`_read_manifest`; of several boxes of media data the library takes the hashes in any order, and finds
+    now and then that they do not fit. That they do cannot be found by chance, so it is asked again."""
+    for _ in range(_MOST_READINGS):
+        store = _read_manifest(stream, kind, anchors)
+        codes = [fault["code"] for fault in _faults(store or {})]
+        is_doubtful = bool(codes) and all(code.startswith("assertion.bmffHash") for code in codes)
+        if not is_doubtful or sum(name == b"mdat" for name, _, _ in _boxes(stream)) < 2:
+            break
+    return store
 
 
 def _judge(store: dict[str, Any], stream: BinaryIO, comment: str | None) -> Provenance:
