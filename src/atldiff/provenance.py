@@ -239,12 +239,13 @@ def _read_manifest(stream: BinaryIO, kind: str, anchors: str) -> dict[str, Any] 
 def _read_surely(stream: BinaryIO, kind: str, anchors: str) -> dict[str, Any] | None:
     """As :func:`_read_manifest`; of several boxes of media data the library takes the hashes in any order, and finds
     now and then that they do not fit. That they do cannot be found by chance, so it is asked again."""
+    store = _read_manifest(stream, kind, anchors)
     for _ in range(_MOST_READINGS):
-        store = _read_manifest(stream, kind, anchors)
         codes = [fault["code"] for fault in _faults(store or {})]
         is_doubtful = bool(codes) and all(code.startswith("assertion.bmffHash") for code in codes)
         if not is_doubtful or sum(name == b"mdat" for name, _, _ in _boxes(stream)) < 2:
             break
+        store = _read_manifest(stream, kind, anchors)
     return store
 
 
