@@ -263,7 +263,8 @@ def test_pictures_for_the_documentation(chromium, tmp_path) -> None:
             chromium.run("document.querySelector(`[name=emotion][value=${arguments[0]}]`).click()", emotion)
             chromium.click("generate")
             chromium.wait(chromium.find("progress").is_displayed)
-            chromium.wait_shown("result")
+            shown, busy = chromium.find("result"), chromium.find("progress")
+            chromium.wait(lambda shown=shown, busy=busy: shown.is_displayed() and not busy.is_displayed())
         for name in ("show-landmarks", "show-mouth"):
             chromium.click(name)
         chromium.run("const v = document.getElementById('video'); v.controls = false; v.pause(); v.currentTime = 1.6")
