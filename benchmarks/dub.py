@@ -121,7 +121,7 @@ def judge(
     ][:: max(1, count // 8)]
     low, high = (each(clip.survey.solid_F683[..., :2], axis=(0, 1)) for each in (np.min, np.max))
     outside = np.ones(clip.frames.shape[1:3], dtype=bool)
-    reach = 0.25 * float((high - low).max())
+    reach = 0.5 * float((high - low).max())
     outside[max(0, int(low[1])) : int(high[1] + reach), max(0, int(low[0] - reach)) : int(high[0] + reach)] = False
     return {
         "PSNR": psnr(cut_box(own, box), cut_box(clip.frames, box)),

@@ -158,4 +158,4 @@ def _moved(
     y = (torch.arange(height) + 0.5) * (2 / height) - 1
     source = torch.stack([x + way[0, 0] * (2 / width), y[:, None] + way[0, 1] * (2 / height)], dim=-1)
     moved = F.grid_sample(picture[None], source[None], padding_mode="border", align_corners=False)
-    return moved, way[0].norm(dim=0)
+    return moved, torch.hypot(way[0, 0], way[0, 1])

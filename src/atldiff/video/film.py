@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from atldiff.errors import InputError
 from atldiff.media import MAX_FPS, check_codec, existing_file, open_media
+from atldiff.video.pictures import display_matrix
 from atldiff.video.planes import Planes
 
 EXPECTED = "a video of a talking face"
@@ -77,9 +78,11 @@ class Film:
         Raises:
             InputError: the frames change their size, or are of a kind that is not read.
         """
-        begin, last, size = None, 0, None
+        begin, last, size, matrix = None, 0, None, None
         for frame, stream in self._decoded():
-            planes = Planes.of(frame, stream)
+            if size is None:
+                matrix = display_matrix(frame)
+            planes = Planes.of(frame, stream, matrix)
             if size not in (None, (planes.width, planes.height)):
                 raise InputError(
                     f"{self.path} changes its picture size from {size[0]}×{size[1]} to "

@@ -25,6 +25,11 @@ def rgb_picture(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
     Raises:
         InputError: the frame is too large, or its pixels are of a kind that is not read.
     """
+    return upright_picture(frame, stream, display_matrix(frame))
+
+
+def upright_picture(frame: VideoFrame, stream: VideoStream, matrix: np.ndarray | None) -> np.ndarray:
+    """:func:`rgb_picture` for a matrix that is known, see :func:`display_matrix`."""
     check_frame_size(frame.width, frame.height)
     try:
         picture = _rgb(frame)
@@ -32,7 +37,7 @@ def rgb_picture(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
         raise InputError(f"a frame of {frame.format.name} cannot be read; expected a usual kind of video") from error
     if frame.interlaced_frame:
         picture = _without_fields(picture)
-    return np.ascontiguousarray(turned(_unsqueezed(picture, stream.sample_aspect_ratio), display_matrix(frame)))
+    return np.ascontiguousarray(turned(_unsqueezed(picture, stream.sample_aspect_ratio), matrix))
 
 
 def check_frame_size(width: int, height: int) -> None:
@@ -78,7 +83,10 @@ def _unsqueezed(picture: np.ndarray, aspect: Fraction | None) -> np.ndarray:
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
-    """(2, 2) of -1, 0 and 1: where the picture's x and y axes point on the screen; None where nothing is said."""
+    """(2, 2) of -1, 0 and 1: where the picture's x and y axes point on the screen; None where nothing is said.
+
+    A frame that was asked is freed by the garbage collector alone: of a film ask the first.
+    """
     data = frame.side_data.get("DISPLAYMATRIX")
     values = np.frombuffer(bytes(data), np.int32) if data is not None else np.empty(0)
     return np.sign(np.round(values.reshape(3, 3)[:2, :2] / 65536)).astype(int) if len(values) == 9 else None

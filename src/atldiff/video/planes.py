@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from atldiff.errors import InputError
 from atldiff.face.crop import FaceCrop, resample
 from atldiff.video.colour import needs_conversion
-from atldiff.video.pictures import check_frame_size, display_matrix, rgb_picture, turned
+from atldiff.video.pictures import check_frame_size, turned, upright_picture
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in whole, even pixels; right and bottom are just outside."""
@@ -67,8 +67,9 @@ class Planes:
     colours: Colours
 
     @classmethod
-    def of(cls, frame: VideoFrame, stream: VideoStream) -> Self:
-        """A decoded frame, turned as it is shown; of an odd side the last column or row is left out.
+    def of(cls, frame: VideoFrame, stream: VideoStream, matrix: np.ndarray | None) -> Self:
+        """A decoded frame, turned as ``matrix`` says, see :func:`~atldiff.video.pictures.display_matrix`; of an odd
+        side the last column or row is left out.
 
         What screens and networks do not expect (high dynamic range, two fields in one frame, pixels that are not
         square, RGB) becomes usual BT.709.
@@ -78,10 +79,9 @@ class Planes:
         """
         check_frame_size(frame.width, frame.height)
         if _is_unusual(frame, stream):
-            return cls.of_rgb(rgb_picture(frame, stream), Colours())
+            return cls.of_rgb(upright_picture(frame, stream, matrix), Colours())
         is_full = frame.color_range == ColorRange.JPEG or frame.format.name in _FULL_RANGE_FORMATS
         colours = Colours(int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc), is_full)
-        matrix = display_matrix(frame)
         planes = [turned(plane, matrix) for plane in _planes(frame, colours)]
         return cls._even(planes, colours)
 
@@ -179,7 +179,7 @@ def _is_unusual(frame: VideoFrame, stream: VideoStream) -> bool:
 
 
 def _planes(frame: VideoFrame, colours: Colours) -> list[np.ndarray]:
-    """Luma and the two chroma planes of a frame, views into it where it is 8-bit 4:2:0 already."""
+    """Luma and the two chroma planes of a frame, 8-bit 4:2:0."""
     if frame.format.name not in ("yuv420p", "yuvj420p"):
         try:
             frame = _reformatted(frame, "yuv420p", colours, colours)
@@ -191,8 +191,9 @@ def _planes(frame: VideoFrame, colours: Colours) -> list[np.ndarray]:
 
 
 def _array(plane: VideoPlane) -> np.ndarray:
+    """A copy: what is held of a decoder's frame keeps the whole of it from being used again."""
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows[: plane.height, : plane.width]
+    return rows[: plane.height, : plane.width].copy()
 
 
 def _reformatted(
