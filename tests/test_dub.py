@@ -235,6 +235,14 @@ def test_frames_without_the_face_fade_and_short_gaps_are_bridged(surveyed: Surve
     assert np.abs(places.picture_F682[1] - solid[3, :, :2]).max() < 3
 
 
+def test_frames_are_the_same_however_many_are_asked_for(surveyed: Survey) -> None:
+    solid = np.tile(surveyed.solid_F683, (12, 1, 1))
+    shot = Shot(survey_of(solid, [], np.tile(surveyed.patches, (12, 1, 1, 1))), 25.0)
+    whole, part = shot.at(np.arange(360)), shot.at(np.arange(170, 175))
+    for name in ("own_F683", "rest_F683", "picture_F682"):
+        assert np.allclose(getattr(whole, name)[170:175], getattr(part, name), atol=1e-3)
+
+
 def test_a_cut_is_no_fade(surveyed: Survey) -> None:
     solid, patches = np.tile(surveyed.solid_F683, (2, 1, 1)), np.tile(surveyed.patches, (2, 1, 1, 1))
     solid[30:45], patches[30:45] = np.nan, 0
