@@ -212,6 +212,15 @@ def test_who_follows_a_speaker_does_not_fall_behind() -> None:
     assert script.take(40)[0].tolist() == list(range(270, 310))
 
 
+def test_a_pause_of_the_speaker_brings_the_face_nearer_to_him() -> None:
+    script = _Script(1000)
+    script.add(np.ones(150, np.float32), follows=True)
+    for _ in range(5):
+        assert script.take(20)[1]
+        script.add(np.zeros(20, np.float32), follows=True)
+    assert script._waiting == 90  # twice what is gathered, and the piece with which it is reached
+
+
 def test_nobody_is_followed_while_there_is_something_to_be_said() -> None:
     script = _Script(1000)
     script.add(np.ones(500, np.float32))

@@ -288,6 +288,8 @@ class _Script:
         with self._turn:
             if not len(samples) or (follows and self._said_waiting > 0):
                 return
+            if follows and self._waiting > 2 * self._gathered and np.abs(samples).max() < _QUIET:
+                return  # in a pause of the speaker what is waiting is caught up with
             self._parts.append(samples)
             self._waiting += len(samples)
             self._since = self._since or time.monotonic()
