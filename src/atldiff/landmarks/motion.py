@@ -102,6 +102,7 @@ class Motion(ABC):
     def _restart(self) -> None:
         """Forget what was heard before."""
         self._blinks = Blinks(self._options.seed)
+        self._pitch = VoicePitch()
 
     def _frames_before(self, seconds: float) -> float:
         """How many frames lie before a time; a frame that lies at it, but for rounding, is not one of them."""
