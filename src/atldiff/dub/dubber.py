@@ -228,8 +228,9 @@ class Dubber:
         new = new_landmarks(places.own_F683, places.rest_F683, moved_F682)
         crops = places.heads.crops(_CENTRE)
         own, target = (_in_crops(crops, each) for each in (places.picture_F682, places.heads.project(new)))
-        skulls = inside.skulls(places.heads, _CENTRE)
-        return MouthFrames.of(inside.geometry, crops, own, target, skulls, places.share_F)
+        target = own + places.share_F[:, None, None] * (target - own)
+        skulls, seen = inside.skulls(places.heads, _CENTRE), np.minimum(2 * places.share_F, 1)
+        return MouthFrames.of(inside.geometry, crops, own, target, skulls, seen)
 
     def _learned(self) -> MouthInside:
         """What lies behind the lips, from the frame that shows it best."""

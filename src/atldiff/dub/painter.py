@@ -32,7 +32,7 @@ class MouthFrames:
         new_F682: those of the frames as they become, pixels of the pictures.
         flow_F2GG: backward flow.
         shapes: the new mouths.
-        share_F: how far each frame is to be changed, 0 to 1.
+        share_F: how far what is made covers each frame, 0 to 1.
     """
 
     crop_F23: np.ndarray

@@ -28,6 +28,7 @@ _LIPS_STEADY_S = 0.06
 _MARGIN_S = 5.0
 _MODEL_FRAMES = 300
 _MOST_SAMPLES = 3000
+_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,14 @@ class Shot:
 
     def _fates(self, survey: Survey, seen: np.ndarray) -> np.ndarray:
         fate = np.full(len(seen), NO_FACE, dtype=np.uint8)
-        which = np.flatnonzero(seen)
-        heads = fit_heads(self._solid[which], self.model)
-        turned = heads.turned()
-        small = np.ptp(self._solid[which, :, :2], axis=1).max(axis=1) < MIN_FACE_SIZE
-        fate[which] = np.where(small, NO_FACE, np.where(turned > MOST_TURNED, TURNED, DUBBED))
         poses = np.zeros((len(seen), 3))
-        opening = mouth_opening(heads.restore(self._solid[which])[..., :2])
-        poses[which] = np.column_stack([heads.turn_F33[:, 2, :2], opening])
+        for first in range(0, len(seen), _AT_A_TIME):
+            which = first + np.flatnonzero(seen[first : first + _AT_A_TIME])
+            solid = self._solid[which]
+            heads = fit_heads(solid, self.model)
+            small = np.ptp(solid[..., :2], axis=1).max(axis=1) < MIN_FACE_SIZE
+            fate[which] = np.where(small, NO_FACE, np.where(heads.turned() > MOST_TURNED, TURNED, DUBBED))
+            poses[which] = np.column_stack([heads.turn_F33[:, 2, :2], mouth_opening(heads.restore(solid)[..., :2])])
         hidden = covered(survey.patches, poses, self._takes, _SHORTEST_S * self._fps) & (fate == DUBBED)
         fate[hidden] = COVERED
         return fate
