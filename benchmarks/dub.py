@@ -105,7 +105,8 @@ def judge(
     """The figures of a clip, and its frames with the other's sound."""
     count = len(clip.frames)
     began, used = time.monotonic(), time.process_time()
-    own = np.stack(list(dub(pipeline, clip, clip.sound))[:count])
+    made = dub(pipeline, clip, clip.sound)
+    own = np.stack(list(made)[:count])
     seconds, worked = time.monotonic() - began, time.process_time() - used
     silence = Speech.from_array(np.zeros(clip.sound.num_samples, dtype=np.float32), SAMPLE_RATE)
     still = np.stack(list(dub(pipeline, clip, silence))[:count])
@@ -125,6 +126,7 @@ def judge(
     outside[max(0, int(low[1])) : int(high[1] + reach), max(0, int(low[0] - reach)) : int(high[0] + reach)] = False
     return {
         "PSNR": psnr(cut_box(own, box), cut_box(clip.frames, box)),
+        "dubbed": made.report.dubbed / made.report.frames,
         "PSNR static": psnr(cut_box(still, box), cut_box(clip.frames, box)),
         "r": with_truth.r_at_zero,
         "r best": with_truth.r_best,

@@ -1,7 +1,7 @@
 """Frames in which something lies over the mouth: a hand, a microphone, a cup.
 
-Of 1,547 frames of 18 clips of bare faces 0.5 % are taken for covered, where a head turns fast. Of ellipses painted over
-mouths all that were dark or bright are found, and half of those in the colour of the skin.
+Of 1,547 frames of 18 clips of bare faces 0.5 % are taken for covered, where a head turns fast. Of ellipses painted
+over mouths all that were dark or bright are found, and half of those in the colour of the skin.
 """
 
 import numpy as np
@@ -58,8 +58,8 @@ def runs(chosen: np.ndarray, takes: list[np.ndarray]) -> list[np.ndarray]:
 def unlikeness(patches: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """(F,) how far each patch is from what its pose makes expect.
 
-    What that is, a regression says of the frames that are nearest to it (least trimmed squares, Rousseeuw 1984). 0 for
-    a head that is turned as it hardly ever is: nobody knows what to expect of it.
+    What that is, a regression says of the frames that are nearest to it (least trimmed squares, Rousseeuw 1984). 0
+    for a head that is turned as it hardly ever is: nobody knows what to expect of it.
     """
     colours = patches[:, _face(patches.shape[1])].reshape(len(patches), -1).astype(np.float32)
     shares = colours / colours.mean(axis=1, keepdims=True).clip(1)
