@@ -14,7 +14,7 @@ import torch
 
 import common
 from atldiff.diffusion.animator import FaceAnimator
-from atldiff.face.compose import PortraitComposer
+from atldiff.diffusion.compose import PortraitComposer
 from atldiff.face.detection import FaceDetector
 from atldiff.landmarks.motion import Motion
 from atldiff.pipeline import ATLDiffPipeline

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.face import compose
-from atldiff.face.compose import PortraitComposer
+from atldiff.diffusion import compose
+from atldiff.diffusion.animator import FaceFrames
+from atldiff.diffusion.compose import PortraitComposer
 from atldiff.face.crop import face_crop
 from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
 from face_shapes import open_face
@@ -30,8 +31,14 @@ def render(
     lids: float,
     residual: torch.Tensor,
 ) -> np.ndarray:
-    (frame,) = composer.render(flow[None], shapes, torch.tensor([lids]), residual[None])
+    (frame,) = composer.render(faces(flow[None], shapes, [lids], residual[None]))
     return frame
+
+
+def faces(flows: torch.Tensor, shapes: MouthShapes | None, lids: list[float], residuals: torch.Tensor) -> FaceFrames:
+    """With residuals over the whole crop."""
+    corner = torch.zeros(len(flows), 2, dtype=torch.long)
+    return FaceFrames(flows, shapes, torch.tensor(lids), residuals, corner, residuals.shape[-1] // 128)
 
 
 def opening(count: int) -> MouthShapes:
@@ -91,16 +98,33 @@ def test_frames_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.M
     generator = torch.Generator().manual_seed(0)
     flows = torch.stack([inner_flow(x, 2 - x) for x in range(7)])
     shapes = opening(7)
-    lids = torch.tensor([0.0, 0.0, 0.0, 0.4, 1.0, 0.0, 0.0])
+    lids = [0.0, 0.0, 0.0, 0.4, 1.0, 0.0, 0.0]
     residuals = 0.1 * torch.randn(7, 3, 128, 128, generator=generator)
-    together = list(composer.render(flows, shapes, lids, residuals))
+    moved = faces(flows, shapes, lids, residuals)
+    together = list(composer.render(moved))
     alone = [
-        render(composer, flow, shapes[frame : frame + 1], float(lids[frame]), residuals[frame])
+        render(composer, flow, shapes[frame : frame + 1], lids[frame], residuals[frame])
         for frame, flow in enumerate(flows)
     ]
     monkeypatch.setattr(compose, "_PIECE_VALUES", 3 * 3 * 331 * 420)
-    in_pieces = list(composer.render(flows, shapes, lids, residuals))
+    in_pieces = list(composer.render(moved))
     assert len(together) == 7
     for other in (alone, in_pieces):
         assert np.abs(np.stack(together).astype(int) - np.stack(other)).max() <= 1
     assert not np.array_equal(together[3], together[4])
+
+
+def test_a_window_of_the_residual_lands_where_it_lies_in_the_crop() -> None:
+    """The same residual as the whole crop's and as a window of it that travels gives the same pictures."""
+    _, composer, _ = tilted_case(20)
+    corners = torch.tensor([[40, 90], [41, 96], [37, 102]])
+    windows = torch.zeros(3, 3, 100, 120)
+    windows[:, :, 20:-20, 20:-20] = 0.3 * torch.rand(3, 3, 60, 80, generator=torch.Generator().manual_seed(0))
+    whole = torch.zeros(3, 3, 256, 256)
+    for frame, (left, top) in enumerate(corners.tolist()):
+        whole[frame, :, top : top + 100, left : left + 120] = windows[frame]
+    flows, lids = torch.zeros(3, 2, GRID, GRID), [0.0] * 3
+    travelling = FaceFrames(flows, None, torch.tensor(lids), windows, corners, 2)
+    expected = np.stack(list(composer.render(faces(flows, None, lids, whole)))).astype(int)
+    assert np.abs(np.stack(list(composer.render(travelling))) - expected).max() <= 1
+    assert (expected[1] != expected[0]).any()

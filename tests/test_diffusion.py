@@ -153,7 +153,7 @@ def swaying(count: int) -> np.ndarray:
 def test_what_is_kept_of_a_window_is_a_part_of_it(steps: int) -> None:
     face, landmarks = animator(steps=steps), swaying(12)
     whole, part = face.animate(landmarks), face.animate(landmarks, slice(5, 40))
-    for name in ("flow_F2GG", "lids_F", "warped_F3SS", "frames_F3SS"):
+    for name in ("flow_F2GG", "lids_F", "residual_F3hw", "corner_F2"):
         assert (getattr(whole, name)[5:] - getattr(part, name)).abs().max() < 1e-5
         assert len(getattr(part, name)) == 7
 
@@ -161,8 +161,8 @@ def test_what_is_kept_of_a_window_is_a_part_of_it(steps: int) -> None:
 @pytest.mark.parametrize("steps", [1, 4])
 def test_bfloat16_is_within_a_level_on_average(steps: int) -> None:
     exact, rounded = (animator(steps=steps, precision=name).animate(swaying(6)) for name in ("float32", "bfloat16"))
-    assert (exact.frames_F3SS - exact.warped_F3SS).abs().mean() * 255 > 1
-    difference = (exact.frames_F3SS - rounded.frames_F3SS).abs() * 255
+    assert exact.residual_F3hw.abs().mean() * 255 > 1
+    difference = (exact.residual_F3hw - rounded.residual_F3hw).abs() * 255
     assert 0 < difference.mean() < 0.5
 
 
@@ -179,23 +179,23 @@ def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
     count = WINDOW_FRAMES + 2 * HALO_FRAMES + 3
     steps = np.arange(count)[:, None, None]
     landmarks = (face_like_points().numpy() + np.sin(steps / 3)).astype(np.float32)
-    whole = np.concatenate([part.to_pictures() for part in animator().stream([landmarks])])
+    whole = torch.cat([part.residual_F3hw for part in animator().stream([landmarks])])
     pieces = [landmarks[:5], landmarks[5:6], landmarks[6:30], landmarks[30:]]
-    cut = np.concatenate([part.to_pictures() for part in animator().stream(pieces)])
-    assert whole.shape == (count, 128, 128, 3)
-    assert np.array_equal(whole, cut)
+    cut = torch.cat([part.residual_F3hw for part in animator().stream(pieces)])
+    assert whole.shape == (count, 3, 128, 128)
+    assert torch.equal(whole, cut)
 
 
 def test_windows_join_without_a_seam() -> None:
     count = WINDOW_FRAMES + 8
     landmarks = (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
-    windows = torch.cat([part.frames_F3SS for part in animator().stream([landmarks])])
-    at_once = animator().animate(landmarks).frames_F3SS
+    windows = torch.cat([part.residual_F3hw for part in animator().stream([landmarks])])
+    at_once = animator().animate(landmarks).residual_F3hw
     assert (windows - at_once).abs().max() < 1e-4
 
 
 def test_seed_decides_the_noise() -> None:
     landmarks = face_like_points().numpy()[None]
-    first, again, other = (animator(seed).animate(landmarks).frames_F3SS for seed in (0, 0, 1))
+    first, again, other = (animator(seed).animate(landmarks).residual_F3hw for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -9,11 +9,13 @@ import torch
 
 from atldiff.data.prepared import PreparedClip, PreparedClips, SpeakerSampler
 from atldiff.diffusion.conditioning import IdentityFace
+from atldiff.diffusion.window import WINDOW_SIZE, window_corners, window_fade
 from atldiff.errors import InputError
-from atldiff.face.crop import CROP_SIZE
-from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, RIGHT_EYE
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
+from atldiff.face.mouth.geometry import MouthGeometry
+from atldiff.face.topology import MIRROR_68
 from atldiff.guidance import landmark_maps, noise_mask, residual_region
-from atldiff.training.face_batches import Batch, FaceDraws, assemble
+from atldiff.training.face_batches import Batch, FaceDraws, assemble, tinted
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)
@@ -31,7 +33,7 @@ class Settings:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedClip]:
-    folder = write_prepared(tmp_path_factory.mktemp("prepared") / "data", ["train"] * 5)
+    folder = write_prepared(tmp_path_factory.mktemp("prepared") / "data", ["train"] * 5, size=PICTURE_SIZE)
     return PreparedClips.open(folder).split("train")
 
 
@@ -57,32 +59,31 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
     first, own = int(random.integers(clip.info.frames - count + 1)), int(random.integers(clip.info.frames))
     chosen = [*range(first, first + count), own]
     pictures = torch.from_numpy(clip.frames()[chosen]).permute(0, 3, 1, 2).float() / 255
-    points = torch.from_numpy(clip.landmarks()[chosen])
+    points = torch.from_numpy(clip.landmarks()[chosen]) / 2
     if random.random() < 0.5:
         pictures, points = pictures.flip(-1), points[:, MIRROR_68]
         points = torch.stack([CROP_SIZE - points[..., 0], points[..., 1]], dim=-1)
     gamma, gain = np.exp(random.normal(0, 0.2)), np.exp(random.normal(0, 0.1, size=(3, 1, 1)))
     pictures = (pictures ** float(gamma) * torch.from_numpy(gain).float()).clamp(0, 1)
-    kind = random.choice(3, p=[0.65, 0.15, 0.2])
-    if kind == 0:
-        centre = points[:-1, MOUTH].mean(dim=(0, 1)).numpy()
-    elif kind == 1:
-        centre = points[:-1, RIGHT_EYE if random.random() < 0.5 else LEFT_EYE].mean(dim=(0, 1)).numpy()
-    else:
-        centre = points[0, random.integers(68)].numpy()
-    corner = np.clip(centre + random.uniform(-10, 10, size=2) - crop / 2, 0, CROP_SIZE - crop)
-    left, top = (corner // 2 * 2).astype(int)
+    left, top = (2 * (random.random((2, 2)).mean(axis=0) * (WINDOW_SIZE - crop) / 2).round()).astype(int)
     box = (..., slice(top, top + crop), slice(left, left + crop))
     half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))
-    maps = landmark_maps(points, CROP_SIZE, CROP_SIZE // 2)
-    given = IdentityFace(pictures[-1], points[-1].numpy()).conditions(points[:-1])
+    face = IdentityFace(pictures[-1], points[-1].numpy())
+    given = face.conditions(points[:-1])
+    places = given.corner_F2.tolist()
+    clean = [
+        picture[:, y : y + WINDOW_SIZE, x : x + WINDOW_SIZE]
+        for picture, (x, y) in zip(pictures[:-1], places, strict=True)
+    ]
+    shifts = given.corner_F2[:, None] / 2
+    maps = [landmark_maps(each - shifts, 64, 64) for each in (points[:-1], points[-1:].expand(count, -1, -1))]
     return {
-        "clean": pictures[:-1][box],
-        "warped": given.warped_F3SS[box],
-        "maps": torch.cat([maps[:-1], maps[-1:].expand(count, -1, -1, -1)], dim=1)[half_box],
-        "mask": noise_mask(points[:-1], CROP_SIZE)[box],
-        "region": residual_region(points[:-1], CROP_SIZE)[box],
-        "identity": pictures[-1:],
+        "clean": torch.stack(clean)[box],
+        "warped": given.warped_F3WW[box],
+        "maps": torch.cat(maps, dim=1)[half_box],
+        "mask": noise_mask(points[:-1] - shifts, 64, WINDOW_SIZE)[box],
+        "region": (residual_region(points[:-1] - shifts, 64, WINDOW_SIZE) * window_fade(torch.device("cpu")))[box],
+        "identity": face.window_3WW[None],
     }
 
 
@@ -97,18 +98,43 @@ def test_a_batch_is_what_each_clip_gives_by_itself(clips: list[PreparedClip]) ->
 
 
 def test_the_network_is_given_in_training_what_it_is_given_in_generation(clips: list[PreparedClip]) -> None:
-    for crop in (CROP_SIZE, 64):
+    for crop in (WINDOW_SIZE, 64):
         draw = FaceDraws(clips, replace(Settings(), clips=1, crop=crop))[1]
         batch = assemble(draw)
-        landmarks = draw["landmarks"][0]
-        given = IdentityFace(batch["identity"][0], landmarks[-1].numpy()).conditions(landmarks[:-1])
+        identity, landmarks = tinted(draw["identity"][:, None], draw)[0], draw["landmarks"][0]
+        face = IdentityFace(identity, landmarks[-1].numpy())
+        given = face.conditions(landmarks[:-1])
         left, top = draw["corner"][0].tolist()
         box = (..., slice(top, top + crop), slice(left, left + crop))
         half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))
-        assert torch.equal(batch["warped"], given.warped_F3SS[box])
-        assert torch.equal(batch["maps"], given.maps_F8ss[half_box])
-        assert torch.equal(batch["mask"], given.mask_F1SS[box])
-        assert torch.equal(batch["region"], given.region_F1SS[box])
+        assert torch.equal(batch["warped"], given.warped_F3WW[box])
+        assert torch.equal(batch["maps"], given.maps_F8ww[half_box])
+        assert torch.equal(batch["mask"], given.mask_F1WW[box])
+        assert torch.equal(batch["region"], given.region_F1WW[box])
+        assert torch.equal(batch["identity"][0], face.window_3WW)
+
+
+def test_the_window_travels_with_the_skull_and_not_with_the_jaw(clips: list[PreparedClip]) -> None:
+    landmarks = clips[0].landmarks()[:1] / 2
+    geometry = MouthGeometry(landmarks[0])
+    spoken, moved = landmarks.copy(), landmarks + np.array([6.0, -3.0], np.float32)
+    spoken[:, [*range(5, 12), *range(55, 60), 65, 66, 67], 1] += 8
+    own, open_mouth, elsewhere = (
+        window_corners(geometry, torch.from_numpy(each)) for each in (landmarks, spoken, moved)
+    )
+    assert torch.equal(open_mouth, own)
+    assert torch.equal(elsewhere, own + torch.tensor([12, -6]))
+    far = window_corners(geometry, torch.from_numpy(landmarks + 500))
+    assert torch.equal(far, torch.full((1, 2), PICTURE_SIZE - WINDOW_SIZE))
+
+
+def test_clips_of_128_pixels_give_the_same_places_at_half_the_detail(tmp_path: Path) -> None:
+    settings = replace(Settings(), clips=1, crop=WINDOW_SIZE)
+    small = PreparedClips.open(write_prepared(tmp_path / "small", ["train"], size=128)).split("train")
+    batch = assemble(FaceDraws(small, settings)[0])
+    assert batch["clean"].shape == (3, 3, WINDOW_SIZE, WINDOW_SIZE)
+    error = (batch["warped"] - batch["clean"]).abs().mean()
+    assert error < (batch["warped"].flip(-2) - batch["clean"]).abs().mean() / 2
 
 
 def test_a_draw_depends_on_the_seed_and_the_step_alone(clips: list[PreparedClip]) -> None:
@@ -130,11 +156,10 @@ def test_processes_share_the_batch_of_one(clips: list[PreparedClip]) -> None:
 
 
 def test_without_augmentation_the_frames_are_those_of_the_clip(clips: list[PreparedClip]) -> None:
-    settings = replace(Settings(), crop=CROP_SIZE, clips=1, frames=20)
-    batch = assemble(FaceDraws(clips[:1], settings, augment=False)[0])
-    true = torch.from_numpy(clips[0].frames()).permute(0, 3, 1, 2)
-    assert torch.equal((batch["clean"] * 255).round().to(torch.uint8), true)
-    assert torch.all(batch["time"] == 1)
+    settings = replace(Settings(), clips=1, frames=20)
+    draw = FaceDraws(clips[:1], settings, augment=False)[0]
+    assert torch.equal(draw["frames"][0], torch.from_numpy(clips[0].frames()))
+    assert torch.all(draw["time"] == 1)
 
 
 def test_a_share_of_the_clips_starts_where_sampling_starts(clips: list[PreparedClip]) -> None:
@@ -151,5 +176,5 @@ def test_what_cannot_make_batches_is_refused(clips: list[PreparedClip], tmp_path
     with pytest.raises(InputError, match="no clip has 21 frames"):
         FaceDraws(clips, replace(Settings(), frames=21))
     small = PreparedClips.open(write_prepared(tmp_path / "small", ["train"], size=64)).split("train")
-    with pytest.raises(InputError, match="64 pixels; expected 128"):
+    with pytest.raises(InputError, match="64 pixels; expected 128 or more"):
         FaceDraws(small, Settings())

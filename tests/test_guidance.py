@@ -8,7 +8,7 @@ from test_warp import SIZE, face_like_points
 
 def test_mask_is_high_at_landmarks_and_a_tenth_far_away() -> None:
     points = face_like_points()
-    mask = noise_mask(points[None], SIZE)
+    mask = noise_mask(points[None], SIZE, SIZE)
     assert mask.shape == (1, 1, SIZE, SIZE)
     columns, rows = points.long().T
     assert mask[0, 0, rows, columns].min() > 0.3
@@ -37,7 +37,7 @@ def test_maps_follow_a_landmark_to_a_fraction_of_a_pixel() -> None:
 
 def test_region_covers_the_mouth_and_ends_inside_the_crop() -> None:
     points = face_like_points()
-    region = residual_region(points[None], SIZE)[0, 0]
+    region = residual_region(points[None], SIZE, SIZE)[0, 0]
     columns, rows = points[48:].long().T
     assert region[rows, columns].min() > 0.5
     assert max(region[0].max(), region[-1].max(), region[:, 0].max(), region[:, -1].max()) < 1e-3

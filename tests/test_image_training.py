@@ -60,7 +60,7 @@ def test_a_critic_learns_what_is_blurred(prepared: Path) -> None:
     for step in range(40):
         batch = task.assemble(task.draws(0, 1)[step % TINY_DIFFUSION.steps])
         blurred = F.avg_pool2d(batch["clean"], 5, stride=1, padding=2)
-        loss = critic_losses(critic, blurred, batch)[1]
+        loss = critic_losses(critic, blurred, batch)[2]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -100,9 +100,9 @@ def test_ablations_train_and_animate(config: dict[str, bool], prepared: Path, tm
     load_weights(folder, unet)
     clip = PreparedClips.open(prepared).split("val")[0]
     landmarks = clip.landmarks()
-    frames = FaceAnimator(unet.eval(), clip.frames(0, 1)[0], landmarks[0], 1, 0).animate(landmarks[:3])
-    assert bool((frames.flow_F2GG == 0).all()) is not unet_config.warp
-    assert frames.frames_F3SS.shape == (3, 3, 128, 128)
+    faces = FaceAnimator(unet.eval(), clip.frames(0, 1)[0], landmarks[0], 1, 0).animate(landmarks[:3])
+    assert bool((faces.flow_F2GG == 0).all()) is not unet_config.warp
+    assert faces.residual_F3hw.shape == (3, 3, 128, 128)
 
 
 def test_detail_is_that_of_the_true_frames(prepared: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from atldiff.diffusion.animator import FaceAnimator
+from atldiff.diffusion.compose import PortraitComposer
 from atldiff.errors import InputError
+from atldiff.face.crop import whole_crop
 from atldiff.landmarks.motion import FaceMotion
 from atldiff.lateness import DropRule, PlaybackClock
 from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, LiveFace, LiveFrame, LiveSession
@@ -46,11 +48,12 @@ def make_face(
     options = GenerationOptions(fps=fps, look_ahead_s=LOOK_AHEAD_S)
     motion = FaceMotion(pipeline.speech_encoder, pipeline.landmark_generator, FACE, None, options)
     animator = FaceAnimator(pipeline.unet, CROP, FACE, steps=1, seed=0)
+    composer = PortraitComposer(CROP, whole_crop(len(CROP)), FACE, torch.device("cpu"))
 
     def pictures(parts) -> Iterator[np.ndarray]:
         for part in parts:
             time.sleep(delay_s)
-            yield from part.to_pictures()
+            yield from composer.render(part)
 
     return LiveFace(motion, animator, pictures, fps, sample_rate)
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from atldiff.cli import main
+from atldiff.diffusion.animator import to_picture
 from atldiff.diffusion.loading import load_image_network
 from atldiff.diffusion.paper_animator import PaperFaceAnimator
 from atldiff.diffusion.paper_unet import PaperDiffusionUNet, PaperUNetConfig
 from atldiff.diffusion.resnet import ResNet50
 from atldiff.diffusion.sampler import ddim_sample, ddim_signal, ddim_state, ddim_timesteps
 from atldiff.errors import InputError, ModelError
+from atldiff.face.crop import CROP_SIZE
 from atldiff.guidance import noise_mask_as_published
 from atldiff.options import EMOTIONS
 from atldiff.pipeline import ATLDiffPipeline
@@ -34,6 +36,7 @@ from atldiff.training.paper_diffusion import (
     paper_preset,
     sample,
 )
+from atldiff.warp import warp
 from face_shapes import open_face
 from prepared_files import write_prepared
 
@@ -251,21 +254,26 @@ def animator(
     return PaperFaceAnimator(awake_unet(), picture, landmarks, steps, seed, emotion)
 
 
+def residuals(moved: PaperFaceAnimator, landmarks: np.ndarray) -> torch.Tensor:
+    return torch.cat([part.residual_F3hw for part in moved.stream([landmarks])])
+
+
 def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
     landmarks = moving_face(3 * FRAMES + 3)
-    whole = animator().animate(landmarks).frames_F3SS
+    whole = residuals(animator(), landmarks)
     pieces = [landmarks[:5], landmarks[5:6], landmarks[6:19], landmarks[19:]]
-    cut = torch.cat([part.frames_F3SS for part in animator().stream(pieces)])
+    cut = torch.cat([part.residual_F3hw for part in animator().stream(pieces)])
     assert whole.shape == (len(landmarks), 3, 128, 128)
     assert torch.equal(whole, cut)
 
 
 @pytest.mark.parametrize("frames", [1, 8, 15])
 def test_every_frame_is_made_once(frames: int) -> None:
-    made = animator(steps=1).animate(moving_face(frames))
-    assert made.shapes is None
-    for each in dataclasses.fields(made):
-        assert each.name == "shapes" or len(getattr(made, each.name)) == frames
+    parts = list(animator(steps=1).stream([moving_face(frames)]))
+    assert sum(len(part) for part in parts) == frames
+    for part in parts:
+        assert part.shapes is None
+        assert all(len(each) == len(part) for each in (part.lids_F, part.residual_F3hw, part.corner_F2))
 
 
 def test_clips_fade_into_each_other() -> None:
@@ -273,18 +281,23 @@ def test_clips_fade_into_each_other() -> None:
     moved = animator(steps=1)
     calls = iter([0.0, 1.0, 1.0])
     moved._unet.forward = lambda noisy, *_: torch.full_like(noisy, next(calls))
-    shades = moved.animate(moving_face(14)).frames_F3SS[:, 0, 0, 0]
-    assert torch.allclose(shades, torch.tensor([0.0] * 6 + [1 / 3, 2 / 3] + [1.0] * 6))
+    shades = residuals(moved, moving_face(14))[:, 0, 0, 0] + PICTURE[0, 0, 0] / 255
+    assert torch.allclose(shades, torch.tensor([0.0] * 6 + [1 / 3, 2 / 3] + [1.0] * 6), atol=1e-6)
 
 
 def test_the_network_sees_landmarks_through_the_noise_alone() -> None:
     landmarks = moving_face(3)
-    frames = animator().animate(landmarks).frames_F3SS
-    assert torch.equal(frames, animator(landmarks=FACE + 5).animate(landmarks).frames_F3SS)
-    assert not torch.equal(frames, animator().animate(landmarks + 5).frames_F3SS)
-    assert not torch.equal(frames, animator(seed=1).animate(landmarks).frames_F3SS)
-    assert not torch.equal(frames, animator(picture=255 - PICTURE).animate(landmarks).frames_F3SS)
-    assert not torch.equal(frames, animator(emotion="happy").animate(landmarks).frames_F3SS)
+    picture = to_picture(PICTURE, CROP_SIZE)
+
+    def frames(moved: PaperFaceAnimator, points: np.ndarray = landmarks) -> torch.Tensor:
+        parts = list(moved.stream([points]))
+        return torch.cat([part.residual_F3hw + warp(picture, part.flow_F2GG, CROP_SIZE) for part in parts])
+
+    made = frames(animator())
+    assert torch.allclose(made, frames(animator(landmarks=FACE + 5)), atol=1e-6)
+    assert not torch.allclose(made, frames(animator(), landmarks + 5), atol=1e-6)
+    assert not torch.allclose(made, frames(animator(seed=1)), atol=1e-6)
+    assert not torch.allclose(made, frames(animator(emotion="happy")), atol=1e-6)
 
 
 def test_an_emotion_that_was_never_learned_counts_as_neutral() -> None:
@@ -342,7 +355,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_goes_on_exactly_and_lowers_the_loss(prepared: Path, tmp_path: Path) -> None:
-    training, config = dataclasses.replace(TRAINING, steps=16, report_every=8), dataclasses.replace(TINY, frames=4)
+    training = dataclasses.replace(TRAINING, steps=16, crop=64, report_every=8)
+    config = dataclasses.replace(TINY, frames=4)
     train_diffusion(prepared, tmp_path / "whole", training, config, Launch("cpu", quiet=True))
     with (tmp_path / "whole" / "log.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

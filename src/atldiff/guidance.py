@@ -37,8 +37,8 @@ def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma
     """One soft map per group of :data:`MAP_GROUPS`, values in [0, 1].
 
     Args:
-        landmarks_FK2: (F, 68, 2) crop pixels.
-        size: side of the crop in pixels.
+        landmarks_FK2: (F, 68, 2) crop pixels from the corner of the square.
+        size: side in crop pixels of the square that the maps cover.
         resolution: side of the maps.
         sigma: width of a point in crop pixels.
 
@@ -54,14 +54,14 @@ def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma
     return torch.stack(maps, dim=1).clamp(max=1.0)
 
 
-def noise_mask(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
-    """Where the face moves: (F, 1, size, size) in [0.1, 1.1], high around the mouth, the eyes and the contour.
+def noise_mask(landmarks_FK2: torch.Tensor, size: int, resolution: int) -> torch.Tensor:
+    """Where the face moves: (F, 1, resolution, resolution) in [0.1, 1.1], high around mouth, eyes and contour.
 
     The published mask is a one-hot picture of the landmarks blurred with a kernel of 25 pixels, brought to
     [0, 1] over the clip, plus 0.1. This is the same blur (σ = 4.1) in closed form, with a fixed gain in the place
     of the clip's extremes, so that a frame's mask does not depend on how a stream is cut.
     """
-    columns, rows = _profiles(landmarks_FK2, size, size, _MASK_SIGMA)
+    columns, rows = _profiles(landmarks_FK2, size, resolution, _MASK_SIGMA)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
     return (_MASK_GAIN * density).clamp(max=1.0)[:, None] + 0.1
 
@@ -96,10 +96,19 @@ def noise_mask_as_published(landmarks_BFK2: torch.Tensor, size: int, kernel: int
     return (blurred - low) / (high - low).clamp(min=1e-12) + 0.1
 
 
-def residual_region(landmarks_FK2: torch.Tensor, size: int) -> torch.Tensor:
-    """Where the image network may change the warped picture: (F, 1, size, size) in [0, 1], the face, soft-edged."""
+def residual_region(landmarks_FK2: torch.Tensor, size: int, resolution: int) -> torch.Tensor:
+    """Where the image network may change the warped picture: the face, soft-edged.
+
+    Args:
+        landmarks_FK2: (F, 68, 2) crop pixels from the corner of the square.
+        size: side of the square in crop pixels.
+        resolution: side of the result in its own.
+
+    Returns:
+        (F, 1, resolution, resolution) in [0, 1].
+    """
     inside = torch.cat([landmarks_FK2[:, 2:15], landmarks_FK2[:, 17:], landmarks_FK2[:, MOUTH]], dim=1)
-    columns, rows = _profiles(inside, size, size, _REGION_SIGMA)
+    columns, rows = _profiles(inside, size, resolution, _REGION_SIGMA)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
     return smoothstep(_REGION_GAIN * density)[:, None]
 

@@ -13,12 +13,14 @@ import torch
 
 import atldiff
 from atldiff.diffusion.animator import FaceAnimator
+from atldiff.diffusion.compose import PortraitComposer
 from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network, make_animator
 from atldiff.diffusion.precision import network_type
 from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
 from atldiff.dub.options import DubOptions
 from atldiff.dub.survey import survey_film
 from atldiff.errors import InputError, ModelError
+from atldiff.face.crop import CROP_SIZE, whole_crop
 from atldiff.face.detection import FaceDetector, check_not_forked
 from atldiff.face.portrait import Judge, prepare_portrait
 from atldiff.face.prepared import PreparedPortrait, prepared
@@ -262,7 +264,7 @@ class ATLDiffPipeline:
             mouth: how far the mouth moves with the speech, 0 (shut) to 1.5; 1 as predicted.
             look_ahead_s: streaming mode: seconds of the following sound that a frame's landmarks may hear, 0.08 to 1.
             face: which face, counted from the left from 1; the largest if None.
-            crop_only: give the 128×128 face crop, not the whole portrait.
+            crop_only: give the square face crop, of the image network's ``picture_size``, not the whole portrait.
             max_size: longest side of the video in pixels, 64 to 4096; 1920 if None.
             aspect: cut the portrait to this shape around the face: ``9:16``, ``1:1``, ``16:9`` …
             background: behind a transparent portrait: a colour, ``blur`` or ``keep``; mid-grey if None.
@@ -418,26 +420,36 @@ class ATLDiffPipeline:
         """A face crop with known landmarks and speech → frames of the crop, without any detection.
 
         Args:
-            identity: (128, 128, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
-            identity_landmarks: (68, 2) its landmarks, crop pixels.
+            identity: (S, S, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
+            identity_landmarks: (68, 2) its landmarks, pixels of the crop as given.
             speech: as for :meth:`stream`.
             options: those of :meth:`stream`; here ``head_motion`` is 0 and ``blink`` off unless given.
 
         Returns:
-            (F, 128, 128, 3) uint8, what ``stream(crop_only=True)`` gives for the same options and for landmarks that
+            (F, S, S, 3) uint8, what ``stream(crop_only=True)`` gives for the same options, a crop of
+            ``picture_size`` of the image network, and landmarks that
             :func:`atldiff.face.mouth.settle.settle_lips` has laid on the portrait's lips.
 
         Raises:
             InputError: an argument cannot be used.
         """
         audio, settled = self._settle(speech, options)
-        landmarks = np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
+        scale = len(identity) / CROP_SIZE
+        landmarks = scale * np.concatenate(list(self._landmarks(identity_landmarks / scale, audio, settled)))
         return self.animate(identity, identity_landmarks, landmarks, settled.steps, settled.seed, settled.emotion)
 
     def speech_landmarks(
         self, identity_landmarks: np.ndarray, speech: SpeechInput, **options: Unpack[GenerationArguments]
     ) -> np.ndarray:
-        """The landmark part alone, (F, 68, 2) float32 crop pixels; the arguments are those of :meth:`talk`."""
+        """The landmark part alone, for a face of 128 crop pixels.
+
+        Args:
+            identity_landmarks: (68, 2) crop pixels.
+            speech, options: as for :meth:`talk`.
+
+        Returns:
+            (F, 68, 2) float32 crop pixels.
+        """
         audio, settled = self._settle(speech, options)
         return np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
 
@@ -453,19 +465,23 @@ class ATLDiffPipeline:
         """The image part alone: a face crop and given landmarks → frames of the crop.
 
         Args:
-            identity: (128, 128, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
-            identity_landmarks: (68, 2) its landmarks, crop pixels.
-            landmarks: (F, 68, 2) the frames' landmarks, crop pixels.
+            identity: (S, S, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
+            identity_landmarks: (68, 2) its landmarks, pixels of the crop as given.
+            landmarks: (F, 68, 2) the frames' landmarks, pixels of the crop as given.
             steps: sampler steps; 0 gives the warped crop without the network, None the model's default.
             seed: the same seed gives the same frames.
             emotion: class label for a network that takes one; no ``auto``.
 
         Returns:
-            (F, 128, 128, 3) uint8.
+            (F, S, S, 3) uint8.
         """
         steps = self.config.steps if steps is None else steps
-        animator = make_animator(self.unet, identity, identity_landmarks, steps, seed, emotion, self._precision)
-        return np.concatenate([part.to_pictures() for part in animator.stream([landmarks])])
+        crop = whole_crop(len(identity))
+        points = crop.to_crop(identity_landmarks)
+        animator = make_animator(self.unet, identity, points, steps, seed, emotion, self._precision)
+        composer = PortraitComposer(identity, crop, points, next(self.unet.parameters()).device)
+        parts = animator.stream([crop.to_crop(landmarks)])
+        return np.stack([frame for part in parts for frame in composer.render(part)])
 
     def close(self) -> None:
         """Free the face detector; the pipeline makes a new one if it is used again."""

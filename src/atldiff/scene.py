@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from atldiff.diffusion.animator import FaceFrames
+from atldiff.diffusion.compose import PortraitComposer
 from atldiff.diffusion.loading import Animator, ImageNetwork, make_animator
-from atldiff.face.compose import PortraitComposer
-from atldiff.face.crop import CROP_SIZE, face_crop
+from atldiff.face.crop import CROP_SIZE, face_crop, whole_crop
 from atldiff.face.mouth.settle import settle_lips
 from atldiff.options import GenerationOptions
 
@@ -54,22 +54,15 @@ def make_scene(
     """
     crop = face_crop(landmarks, CROP_SIZE)
     points = crop.to_crop(settle_lips(picture, landmarks))
-    animator = make_animator(
-        network, crop.cut(picture), points, options.steps, options.seed, options.emotion, precision
-    )
+    identity = face_crop(landmarks, network.picture_size).cut(picture)
+    animator = make_animator(network, identity, points, options.steps, options.seed, options.emotion, precision)
     if crop_only:
-        return Scene(points, animator, CROP_SIZE, CROP_SIZE, _crop_pictures, np.copy)
+        picture, crop = identity, whole_crop(network.picture_size)
     composer = PortraitComposer(picture, crop, points, next(network.parameters()).device)
     height, width = picture.shape[:2]
     return Scene(points, animator, width, height, partial(_whole_pictures, composer=composer), crop.to_picture)
 
 
-def _crop_pictures(parts: Iterable[FaceFrames]) -> Iterator[np.ndarray]:
-    for part in parts:
-        yield from part.to_pictures()
-
-
 def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
     for part in parts:
-        residuals = part.frames_F3SS - part.warped_F3SS
-        yield from composer.render(part.flow_F2GG, part.shapes, part.lids_F, residuals)
+        yield from composer.render(part)

@@ -132,7 +132,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
     add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
-    add("--crop-only", action="store_true", help="write the 128×128 crop of the face (default: the portrait)")
+    add("--crop-only", action="store_true", help="write the square crop of the face (default: the portrait)")
     add("--max-size", metavar="N", type=int, help="longest side of the video in pixels, 64 to 4096 (default: 1920)")
     add(
         "--aspect",

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SRC", type=Path, help="folder of the clips as they are distributed")
     add("destination", metavar="DST", type=Path, help="folder for the prepared clips; one that was begun goes on")
     add("--workers", metavar="N", type=int, help="processes (default: one for each processor)")
-    add("--size", metavar="N", type=int, default=128, help="side of the crops in pixels (default: %(default)s)")
+    add("--size", metavar="N", type=int, default=256, help="side of the crops in pixels (default: %(default)s)")
     add("--fps", metavar="X", type=float, default=25.0, help="frames per second (default: %(default)g)")
     add(
         "--limit",

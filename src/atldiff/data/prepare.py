@@ -27,7 +27,7 @@ from atldiff.data.sync import LAGS, LagEstimate, estimate_lag, lips_unrelated, s
 from atldiff.data.workers import make_parts
 from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, workplace
 from atldiff.errors import InputError, OutputError
-from atldiff.face.crop import CROP_SIZE
+from atldiff.face.crop import PICTURE_SIZE
 from atldiff.media import frame_rate
 from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
@@ -76,7 +76,7 @@ def prepare(
     destination: str | Path,
     *,
     workers: int | None = None,
-    size: int = CROP_SIZE,
+    size: int = PICTURE_SIZE,
     fps: float = DEFAULT_FPS,
     limit: int | None = None,
     view: str = "front",

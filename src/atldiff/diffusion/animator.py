@@ -1,7 +1,7 @@
 """Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,10 +11,11 @@ from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
-from atldiff.face.crop import CROP_SIZE
+from atldiff.diffusion.window import WINDOW_SCALE, WINDOW_SIZE
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
 from atldiff.face.mouth.geometry import MouthShapes
 from atldiff.guidance import guide_noise
-from atldiff.warp import thin_plate_flow, warp
+from atldiff.warp import thin_plate_flow
 
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
@@ -26,31 +27,36 @@ LIVE_HALO_FRAMES = 1
 
 @dataclass(frozen=True)
 class FaceFrames:
-    """Consecutive frames of the face crop.
+    """Consecutive frames of the face: how the portrait is moved, and what the network adds to that.
 
     Attributes:
         flow_F2GG: backward flow from the identity crop, crop pixels.
         shapes: the frames' mouths, for the layer behind the lips; None where there is no such layer.
         lids_F: how far each frame's upper eyelids are drawn down, 0 to 1.
-        warped_F3SS: the identity crop through the flow, its mouth painted, values in [0, 1].
-        frames_F3SS: the finished frames, values in [0, 1].
+        residual_F3hw: what is added to the moved portrait, of pictures in [0, 1].
+        corner_F2: left and top of the residual in the crop, in its own pixels.
+        per_pixel: pixels of the residual to a crop pixel.
     """
 
     flow_F2GG: torch.Tensor
     shapes: MouthShapes | None
     lids_F: torch.Tensor
-    warped_F3SS: torch.Tensor
-    frames_F3SS: torch.Tensor
+    residual_F3hw: torch.Tensor
+    corner_F2: torch.Tensor
+    per_pixel: int
 
     def __getitem__(self, part: slice) -> "FaceFrames":
-        shapes = self.shapes[part] if self.shapes is not None else None
         return FaceFrames(
-            self.flow_F2GG[part], shapes, self.lids_F[part], self.warped_F3SS[part], self.frames_F3SS[part]
+            self.flow_F2GG[part],
+            self.shapes[part] if self.shapes is not None else None,
+            self.lids_F[part],
+            self.residual_F3hw[part],
+            self.corner_F2[part],
+            self.per_pixel,
         )
 
-    def to_pictures(self) -> np.ndarray:
-        """(F, 128, 128, 3) uint8."""
-        return (self.frames_F3SS * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    def __len__(self) -> int:
+        return len(self.flow_F2GG)
 
 
 class FaceAnimator:
@@ -58,7 +64,7 @@ class FaceAnimator:
 
     Args:
         unet: the image network.
-        identity: (128, 128, 3) uint8 face crop.
+        identity: (S, S, 3) uint8 face crop; the network sees it at 256 pixels.
         landmarks: (68, 2) its landmarks, crop pixels.
         steps: sampler steps; 0 gives the plain warp of the identity, without the network.
         seed: seeds the noise, which is the same for every frame, so that a face at rest is still.
@@ -78,13 +84,12 @@ class FaceAnimator:
         self._steps = steps
         self._device = next(unet.parameters()).device
         self._type = network_type(precision, self._device)
-        self._identity = to_picture(identity).to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
-        self._face = IdentityFace(self._identity, landmarks, unet.config.warp)
+        self._face = IdentityFace(to_picture(identity, PICTURE_SIZE).to(self._device), landmarks, unet.config.warp)
         generator = torch.Generator().manual_seed(seed)
-        self._noise = torch.randn(1, 3, CROP_SIZE, CROP_SIZE, generator=generator).to(self._device)
+        self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
         with torch.no_grad():
-            self._tokens = unet.encode_identity(self._identity[None])
+            self._tokens = unet.encode_identity(self._face.window_3WW[None])
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
@@ -97,20 +102,25 @@ class FaceAnimator:
         points = torch.from_numpy(landmarks).float().to(self._device)
         kept = slice(*(kept or slice(None)).indices(len(points))[:2])
         if self._steps == 0:
-            return warp_alone(self._identity, self._landmarks, points[kept])
+            return warp_alone(self._landmarks, points[kept])
         given = self._face.conditions(points)
-        start = guide_noise(given.warped_F3SS, given.mask_F1SS, self._noise, self._unet.config.noise_scale)
+        start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
 
         def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
             with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
                 return self._unet(
-                    state, time, given.warped_F3SS, given.maps_F8ss, self._tokens, given.region_F1SS, part
+                    state, time, given.warped_F3WW, given.maps_F8ww, self._tokens, given.region_F1WW, part
                 )
 
-        finish = partial(denoise, part=kept)
-        frames = bridge_sample(denoise, start, self._steps, finish).clamp(0, 1)
-        moved = FaceFrames(given.flow_F2GG, given.shapes, given.lids_F, given.warped_F3SS, given.warped_F3SS)[kept]
-        return replace(moved, frames_F3SS=frames)
+        windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))
+        return FaceFrames(
+            flow_F2GG=given.flow_F2GG[kept],
+            shapes=given.shapes[kept] if given.shapes is not None else None,
+            lids_F=given.lids_F[kept],
+            residual_F3hw=windows.clamp(0, 1) - given.warped_F3WW[kept],
+            corner_F2=given.corner_F2[kept],
+            per_pixel=WINDOW_SCALE,
+        )
 
 
 def landmark_windows(
@@ -148,13 +158,16 @@ def prompt_windows(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, s
         past = held[-LIVE_HALO_FRAMES:]
 
 
-def warp_alone(identity_3SS: torch.Tensor, landmarks_1K2: torch.Tensor, points_FK2: torch.Tensor) -> FaceFrames:
+def warp_alone(landmarks_1K2: torch.Tensor, points_FK2: torch.Tensor) -> FaceFrames:
     """Frames without the network: the identity moved from its landmarks to those of each frame."""
+    frames, device = len(points_FK2), points_FK2.device
     flow = thin_plate_flow(landmarks_1K2, points_FK2, CROP_SIZE)
-    warped, none = warp(identity_3SS, flow, CROP_SIZE), torch.zeros(len(points_FK2), device=points_FK2.device)
-    return FaceFrames(flow, None, none, warped, warped)
+    still, corner = torch.zeros(frames, device=device), torch.zeros(frames, 2, dtype=torch.long, device=device)
+    return FaceFrames(flow, None, still, torch.zeros(frames, 3, CROP_SIZE, CROP_SIZE, device=device), corner, 1)
 
 
-def to_picture(crop: np.ndarray) -> torch.Tensor:
-    """(S, S, 3) uint8 → (3, S, S) float32 in [0, 1]."""
+def to_picture(crop: np.ndarray, size: int) -> torch.Tensor:
+    """(S, S, 3) uint8 → (3, size, size) float32 in [0, 1]."""
+    if len(crop) != size:
+        crop = resample(crop, np.eye(2, 3) * (len(crop) / size), size)
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from atldiff.face.crop import CROP_SIZE, FaceCrop
-from atldiff.face.lids import Eyelids, lid_closure, open_lids
+from atldiff.diffusion.window import (
+    WINDOW_SCALE,
+    WINDOW_SIDE,
+    WINDOW_SIZE,
+    cut_windows,
+    window_corners,
+    window_fade,
+    within_window,
+)
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, whole_crop
+from atldiff.face.lids import lid_closure, open_lids
 from atldiff.face.lips import shut_lips
 from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
 from atldiff.face.mouth.painter import MouthPainter
@@ -22,76 +31,92 @@ class Conditions:
         flow_F2GG: backward flow from the identity crop, crop pixels.
         shapes: the frames' mouths; None where the mouth is not a layer.
         lids_F: how far each frame's upper eyelids are drawn down, 0 to 1.
-        warped_F3SS: the identity moved to each frame's landmarks, on which the guided noise is laid.
-        maps_F8ss: landmark maps of the frame and of the identity, at half the crop's resolution.
-        mask_F1SS: where the noise lies.
-        region_F1SS: where the network may change the picture.
+        corner_F2: left and top of each frame's window, pixels of the 256-pixel crop.
+        warped_F3WW: the identity moved to each frame's landmarks, on which the guided noise is laid; in the window.
+        maps_F8ww: landmark maps of the frame and of the identity, at half the window's resolution.
+        mask_F1WW: where the noise lies.
+        region_F1WW: where the network may change the picture.
     """
 
     flow_F2GG: torch.Tensor
     shapes: MouthShapes | None
     lids_F: torch.Tensor
-    warped_F3SS: torch.Tensor
-    maps_F8ss: torch.Tensor
-    mask_F1SS: torch.Tensor
-    region_F1SS: torch.Tensor
+    corner_F2: torch.Tensor
+    warped_F3WW: torch.Tensor
+    maps_F8ww: torch.Tensor
+    mask_F1WW: torch.Tensor
+    region_F1WW: torch.Tensor
 
 
 class IdentityFace:
     """One identity crop made ready to be moved.
 
     Args:
-        identity_3SS: the crop in [0, 1].
+        identity_3SS: (3, 256, 256) the crop in [0, 1].
         landmarks: (68, 2) its landmarks, crop pixels.
         bent: whether the start is the identity moved to each frame's landmarks, or the identity as it is.
+
+    Attributes:
+        window_3WW: (3, 128, 128) the identity's own window, from which the network knows whom it sees.
     """
 
     def __init__(self, identity_3SS: torch.Tensor, landmarks: np.ndarray, bent: bool = True) -> None:
-        self.identity = identity_3SS
+        self._identity = identity_3SS
         self._bent = bent
         device = identity_3SS.device
         self._landmarks = torch.from_numpy(np.asarray(landmarks)).float().to(device)[None]
-        self._maps = landmark_maps(self._landmarks, CROP_SIZE, CROP_SIZE // 2)
+        self._geometry = MouthGeometry(landmarks)
+        corner = window_corners(self._geometry, self._landmarks)
+        self.window_3WW = cut_windows(identity_3SS[None], corner)[0]
+        self._fade = window_fade(device)
         if bent:
             places, to_image = _crop_places(device)
             self._lips = shut_lips(identity_3SS, places, to_image, landmarks)
-            self._lids = Eyelids(places, to_image, landmarks)
-            self._geometry = MouthGeometry(landmarks)
-            whole = FaceCrop(np.eye(2, 3))
+            whole = whole_crop(PICTURE_SIZE)
             self._painter = MouthPainter(self._lips, identity_3SS, whole, self._geometry)
 
     def conditions(self, points_FK2: torch.Tensor) -> Conditions:
         """For frames with these landmarks, (F, 68, 2) crop pixels on the identity's device."""
-        flow, shapes, lids, warped = self._moved(points_FK2) if self._bent else self._still(points_FK2)
-        maps = landmark_maps(points_FK2, CROP_SIZE, CROP_SIZE // 2)
+        corner = window_corners(self._geometry, points_FK2)
+        points = within_window(points_FK2, corner)
+        own = within_window(self._landmarks.expand(len(points), -1, -1), corner)
+        maps = [landmark_maps(each, WINDOW_SIDE, WINDOW_SIZE // 2) for each in (points, own)]
+        flow, shapes, lids, warped = (self._moved if self._bent else self._still)(points_FK2, corner)
         return Conditions(
             flow_F2GG=flow,
             shapes=shapes,
             lids_F=lids,
-            warped_F3SS=warped,
-            maps_F8ss=torch.cat([maps, self._maps.expand(len(points_FK2), -1, -1, -1)], dim=1),
-            mask_F1SS=noise_mask(points_FK2, CROP_SIZE),
-            region_F1SS=residual_region(points_FK2, CROP_SIZE),
+            corner_F2=corner,
+            warped_F3WW=warped,
+            maps_F8ww=torch.cat(maps, dim=1),
+            mask_F1WW=noise_mask(points, WINDOW_SIDE, WINDOW_SIZE),
+            region_F1WW=residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade,
         )
 
-    def _moved(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, MouthShapes | None, torch.Tensor, torch.Tensor]:
+    def _moved(
+        self, points_FK2: torch.Tensor, corner_F2: torch.Tensor
+    ) -> tuple[torch.Tensor, MouthShapes | None, torch.Tensor, torch.Tensor]:
         own = self._landmarks[0]
         lids = lid_closure(own, points_FK2)
         flow = thin_plate_flow(self._landmarks, open_lids(own, points_FK2, lids), CROP_SIZE)
         shapes = self._geometry.shapes(points_FK2)
-        warped = warp(self._lids.lowered(self._lips, lids), flow, CROP_SIZE)
-        self._painter.paint(warped, flow, shapes)
+        left, top = corner_F2.unbind(dim=1)
+        warped = warp(self._lips, flow, CROP_SIZE, (left, top, WINDOW_SIZE, WINDOW_SIZE))
+        self._painter.paint(warped, flow, shapes, corner_F2)
         return flow, shapes, lids, warped
 
-    def _still(self, points_FK2: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor, torch.Tensor]:
+    def _still(
+        self, points_FK2: torch.Tensor, corner_F2: torch.Tensor
+    ) -> tuple[torch.Tensor, None, torch.Tensor, torch.Tensor]:
         """For a network that begins at the identity as it is."""
         frames, device = len(points_FK2), points_FK2.device
         flow = torch.zeros(frames, 2, FLOW_GRID, FLOW_GRID, device=device)
-        return flow, None, torch.zeros(frames, device=device), self.identity.expand(frames, -1, -1, -1)
+        pictures = self._identity.expand(frames, -1, -1, -1)
+        return flow, None, torch.zeros(frames, device=device), cut_windows(pictures, corner_F2)
 
 
 def _crop_places(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(S, S, 2) the pixels' places in the crop, and the way (2, 3) from there to [-1, 1]."""
-    steps = torch.arange(CROP_SIZE, device=device) + 0.5
+    """(S, S, 2) where the picture's pixels lie in the crop, and the way (2, 3) from there to [-1, 1]."""
+    steps = (torch.arange(PICTURE_SIZE, device=device) + 0.5) / WINDOW_SCALE
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
     return places, torch.tensor([[2 / CROP_SIZE, 0.0, -1.0], [0.0, 2 / CROP_SIZE, -1.0]], device=device)

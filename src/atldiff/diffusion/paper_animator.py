@@ -11,6 +11,7 @@ from atldiff.diffusion.paper_unet import PaperDiffusionUNet
 from atldiff.diffusion.sampler import ddim_sample
 from atldiff.face.crop import CROP_SIZE
 from atldiff.guidance import guide_noise, noise_mask_as_published
+from atldiff.warp import warp
 
 
 class PaperFaceAnimator:
@@ -18,12 +19,12 @@ class PaperFaceAnimator:
 
     Clips are as long as those that the network was trained on, 32 frames; a quarter of each, 8 frames, overlaps the
     one before and is faded over. A frame has the same noise in both, and another than every other frame. The last
-    clip is filled up with its last landmarks. ``warped`` and the flow take no part in the frames: they move
-    the detail of a portrait that is finer than the crop when the frames are put back into it.
+    clip is filled up with its last landmarks. The flow takes no part in the network's frames: it moves the detail
+    of a portrait that is finer than the crop, and the residual is what makes the moved crop the network's.
 
     Args:
         unet: the image network.
-        identity: (128, 128, 3) uint8 face crop.
+        identity: (S, S, 3) uint8 face crop; the network sees it at 128 pixels.
         landmarks: (68, 2) its landmarks, crop pixels; the network does not see them.
         steps: sampler steps; 0 gives the plain warp of the identity, without the network.
         seed: seeds the noise.
@@ -43,7 +44,7 @@ class PaperFaceAnimator:
         self._frames = unet.config.frames
         self._overlap = self._frames // 4
         self._device = next(unet.parameters()).device
-        self._identity = to_picture(identity).to(self._device)
+        self._identity = to_picture(identity, CROP_SIZE).to(self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
         self._emotion = torch.tensor([unet.emotion_number(emotion)], device=self._device)
         with torch.no_grad():
@@ -57,30 +58,21 @@ class PaperFaceAnimator:
             if fading is not None:
                 made = self._fade(fading, made)
             yield made[part]
-            first, fading = first + part.stop, made.frames_F3SS[part.stop :]
-
-    def animate(self, landmarks: np.ndarray) -> FaceFrames:
-        """Frames for landmarks (F, 68, 2), at least one, all together."""
-        parts = list(self.stream([landmarks]))
-        flow, lids, warped, frames = (
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("flow_F2GG", "lids_F", "warped_F3SS", "frames_F3SS")
-        )
-        return FaceFrames(flow, None, lids, warped, frames)
+            first, fading = first + part.stop, made.residual_F3hw[part.stop :]
 
     def _fade(self, before_F3SS: torch.Tensor, made: FaceFrames) -> FaceFrames:
-        """Fade from the last frames of the clip before to those of this one, which are the same in time."""
-        count = min(len(before_F3SS), len(made.frames_F3SS))
+        """Fade from the last residuals of the clip before to those of this one, which are the same in time."""
+        count = min(len(before_F3SS), len(made))
         share = torch.arange(1, count + 1, device=self._device).view(-1, 1, 1, 1) / (len(before_F3SS) + 1)
-        frames = made.frames_F3SS.clone()
-        frames[:count] = torch.lerp(before_F3SS[:count], frames[:count], share)
-        return dataclasses.replace(made, frames_F3SS=frames)
+        residual = made.residual_F3hw.clone()
+        residual[:count] = torch.lerp(before_F3SS[:count], residual[:count], share)
+        return dataclasses.replace(made, residual_F3hw=residual)
 
     @torch.no_grad()
     def _clip(self, landmarks: np.ndarray, first: int) -> FaceFrames:
         """Frames for at most a clip's landmarks, of which the first belong to frame ``first`` of the video."""
         points = torch.from_numpy(landmarks).float().to(self._device)
-        made = warp_alone(self._identity, self._landmarks, points)
+        made = warp_alone(self._landmarks, points)
         if self._steps == 0:
             return made
         filled = torch.cat([points, points[-1:].expand(self._frames - len(points), -1, -1)])
@@ -91,8 +83,8 @@ class PaperFaceAnimator:
         def denoise(state_3FSS: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             return self._unet(state_3FSS[None], time, self._tokens, self._emotion)[0]
 
-        frames = ddim_sample(denoise, identity, start, self._steps).clamp(0, 1).transpose(0, 1)
-        return dataclasses.replace(made, frames_F3SS=frames[: len(points)])
+        frames = ddim_sample(denoise, identity, start, self._steps).clamp(0, 1).transpose(0, 1)[: len(points)]
+        return dataclasses.replace(made, residual_F3hw=frames - warp(self._identity, made.flow_F2GG, CROP_SIZE))
 
     def _noise(self, first: int) -> torch.Tensor:
         """(3, F, 128, 128) noise of the frames from ``first`` on; a frame's own is the same in every clip."""

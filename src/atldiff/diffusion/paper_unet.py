@@ -20,6 +20,7 @@ from torch import nn
 from atldiff.diffusion.resnet import FEATURES, ResNet50
 from atldiff.diffusion.unet import IdentityEncoder
 from atldiff.errors import InputError, ModelError
+from atldiff.face.crop import CROP_SIZE
 from atldiff.options import EMOTIONS
 
 IDENTITY_TOKENS = 64
@@ -158,7 +159,13 @@ class Stage(nn.Module):
 
 
 class PaperDiffusionUNet(nn.Module):
-    """Predicts the clean clip x_0 from the noisy clip x_t, the identity tokens and the emotion."""
+    """Predicts the clean clip x_0 from the noisy clip x_t, the identity tokens and the emotion.
+
+    Attributes:
+        picture_size: side in pixels of the face crop that it sees.
+    """
+
+    picture_size = CROP_SIZE
 
     def __init__(self, config: PaperUNetConfig | None = None) -> None:
         super().__init__()

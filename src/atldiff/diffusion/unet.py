@@ -1,10 +1,10 @@
 """3D Identity Diffusion U-Net, compact preset.
 
-A frame of 128×128 enters as 64×64 (pixel-unshuffle by 2), passes two finer and one coarsest level of
-residual blocks, each frame mixed with its two neighbours in time on the coarser levels, and attends to the
-tokens of the identity picture at the bottleneck. Every operation is local in space or attends to the identity
-alone, so the network trained on crops runs on whole frames. Normalisation is over the channels of each
-pixel, for the same reason.
+A frame's window of 128×128 pixels (:mod:`atldiff.diffusion.window`) enters as 64×64 (pixel-unshuffle by 2), passes
+two finer and one coarsest level of residual blocks, each frame mixed with its two neighbours in time on the coarser
+levels, and attends to the tokens of the identity picture at the bottleneck. Every operation is local in space or
+attends to the identity alone, so a network trained on cuts runs on whole windows. Normalisation is over the channels
+of each pixel, for the same reason.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from atldiff.errors import ModelError
+from atldiff.face.crop import PICTURE_SIZE
 from atldiff.guidance import MAP_GROUPS
 
 PATCH = 2
@@ -131,7 +132,7 @@ class TemporalMix(nn.Module):
 
 
 class IdentityEncoder(nn.Module):
-    """The identity crop → tokens for the bottleneck. (B, 3, 128, 128) → (B, 64, channels)."""
+    """The identity's window → tokens for the bottleneck. (B, 3, 128, 128) → (B, 64, channels)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -175,7 +176,13 @@ class IdentityAttention(nn.Module):
 
 
 class IdentityDiffusionUNet(nn.Module):
-    """Predicts the frames x_0 as warped identity + residual, from the noisy frames x_t and the landmark maps."""
+    """Predicts the frames x_0 as warped identity + residual, from the noisy frames x_t and the landmark maps.
+
+    Attributes:
+        picture_size: side in pixels of the face crop that its windows are cut from.
+    """
+
+    picture_size = PICTURE_SIZE
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
@@ -206,9 +213,9 @@ class IdentityDiffusionUNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # pyright: ignore[reportArgumentType]
 
-    def encode_identity(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
-        """(B, 3, 128, 128) identity crops in [0, 1] → (B, 64, C) tokens for :meth:`forward`."""
-        return self.identity_encoder(identity_B3HW)
+    def encode_identity(self, identity_B3WW: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 128, 128) windows of the identity in [0, 1] → (B, 64, C) tokens for :meth:`forward`."""
+        return self.identity_encoder(identity_B3WW)
 
     def forward(
         self,
@@ -223,7 +230,8 @@ class IdentityDiffusionUNet(nn.Module):
         """Predict x_0.
 
         Args:
-            noisy_N3HW: (B·F, 3, H, W) x_t; the frames of a clip are consecutive, H and W multiples of 8.
+            noisy_N3HW: (B·F, 3, H, W) x_t, windows or cuts of them; the frames of a clip are consecutive, H and W
+                multiples of 8.
             time_N: (B·F,) or (1,) t in (0, 1].
             warped_N3HW: (B·F, 3, H, W) the warped identity; the identity itself without ``config.warp``.
             maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity, for ``config.maps``.

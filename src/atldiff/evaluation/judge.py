@@ -72,7 +72,7 @@ class Judge:
     """Scores videos of one clip against its true video, whose own measurements are taken once.
 
     Args:
-        true_frames: (F, 128, 128, 3) uint8; the first one is the portrait.
+        true_frames: (F, S, S, 3) uint8; the first one is the portrait.
         detector: reads landmarks.
         meter: measures identity.
         fps: frames per second.
@@ -135,7 +135,7 @@ class Judge:
         needs landmarks is NaN and the mouth correlates with nothing.
 
         Args:
-            frames: (F', 128, 128, 3) uint8.
+            frames: (F', S, S, 3) uint8.
 
         Raises:
             InputError: frames of another size, or too few.

@@ -26,7 +26,6 @@ from atldiff.evaluation.perceptual import FrechetDistances, PerceptualDistance
 from atldiff.evaluation.scores import TRUE, ContactSheet, EvaluationReport, MouthCurves, Score
 from atldiff.evaluation.shapes import MouthDistances
 from atldiff.evaluation.syncnet import SyncNetMeter
-from atldiff.face.crop import CROP_SIZE
 from atldiff.face.detection import FaceDetector
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
@@ -43,7 +42,7 @@ class JudgedPipeline(Protocol):
     def talk(
         self, identity: np.ndarray, identity_landmarks: np.ndarray, speech: Speech, /, *, fps: float, seed: int
     ) -> np.ndarray:
-        """(128, 128, 3) uint8 crop, its (68, 2) landmarks and speech → (F, 128, 128, 3) uint8."""
+        """(S, S, 3) uint8 crop, its (68, 2) landmarks in pixels and speech → (F, S, S, 3) uint8."""
         ...
 
     def animate(
@@ -56,7 +55,7 @@ class JudgedPipeline(Protocol):
         steps: int | None,
         seed: int,
     ) -> np.ndarray:
-        """(128, 128, 3) uint8, (68, 2) and (F, 68, 2) crop pixels → (F, 128, 128, 3) uint8; 0 steps: warp."""
+        """(S, S, 3) uint8, (68, 2) and (F, 68, 2) pixels of it → (F, S, S, 3) uint8; 0 steps: warp."""
         ...
 
 
@@ -66,8 +65,8 @@ class Material:
 
     Attributes:
         info: which clip.
-        frames: (F, 128, 128, 3) uint8, the true frames that the sound covers.
-        landmarks: (F, 68, 2) float32 crop pixels, as prepared.
+        frames: (F, S, S, 3) uint8, the true frames that the sound covers.
+        landmarks: (F, 68, 2) float32 pixels of the crops, as prepared.
         waveform: (samples,) float32 at 16 kHz, in step with the frames.
     """
 
@@ -132,17 +131,15 @@ def load_material(clip: PreparedClip) -> Material:
     """Read a clip; frames beyond the end of the sound are left out.
 
     Raises:
-        InputError: its crops are not of 128 pixels, it has no sound, or a member cannot be read.
+        InputError: it has no sound, or a member cannot be read.
     """
-    if clip.info.size != CROP_SIZE:
-        raise InputError(f"the crops are of {clip.info.size} pixels; expected {CROP_SIZE}, the size of the model's")
     waveform = clip.waveform()
     heard = Speech.from_array(waveform, SAMPLE_RATE).frames_at(clip.info.fps)
     return Material(clip.info, clip.frames()[:heard], clip.landmarks()[:heard], waveform)
 
 
 def render_rows(pipeline: JudgedPipeline, material: Material, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """(row, (F, 128, 128, 3) uint8) for each of ``ROWS``; the generated one may differ in length."""
+    """(row, (F, S, S, 3) uint8) for each of ``ROWS``; the generated one may differ in length."""
     first, landmarks = material.frames[0], material.landmarks
     yield "static", np.repeat(first[None], len(material.frames), axis=0)
     yield "warp", pipeline.animate(first, landmarks[0], landmarks, steps=0, seed=seed)

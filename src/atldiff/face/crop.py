@@ -10,7 +10,10 @@ import numpy as np
 from atldiff.face.topology import CHIN, LEFT_EYE, RIGHT_EYE
 
 CROP_SIZE = 128
-"""Side in pixels of the crop that the image network works on."""
+"""Side of the crop in crop pixels, the unit in which landmarks and flows are given, whatever its resolution."""
+
+PICTURE_SIZE = 256
+"""Side in pixels of the crops that clips are prepared as and that the compact network's windows are cut from."""
 
 DETECTION_SIZE = 256
 """Side in pixels of the square that a face is resampled to where its landmarks are read closely."""
@@ -75,6 +78,11 @@ def face_crop(landmarks: np.ndarray, size: int = CROP_SIZE) -> FaceCrop:
     corner = np.array([middle - side / 2, eyes[1] - _EYES_FROM_TOP * side])
     matrix = np.concatenate([rotation * (side / size), (rotation @ corner)[:, None]], axis=1)
     return FaceCrop(matrix, size)
+
+
+def whole_crop(size: int) -> FaceCrop:
+    """Where the crop lies in a picture of nothing else, ``size`` pixels a side."""
+    return FaceCrop(np.eye(2, 3) * (size / CROP_SIZE))
 
 
 def detection_window(landmarks: np.ndarray) -> FaceCrop:

@@ -100,7 +100,12 @@ OPTIONS: dict[str, Option] = {
         {"type": "integer", "minimum": 1, "description": "Which face, from 1 at the left; the largest if left out."},
     ),
     "crop_only": Option(
-        _truth, {"type": "boolean", "default": False, "description": "Give the 128×128 face, not the whole portrait."}
+        _truth,
+        {
+            "type": "boolean",
+            "default": False,
+            "description": "Give the square crop of the face, not the whole portrait.",
+        },
     ),
     "max_size": Option(_whole, _range("integer", *SIZES, DEFAULT_MAX_SIZE, "Longest side of the video in pixels.")),
     "aspect": Option(

@@ -1,4 +1,4 @@
-"""Train the image network on true landmarks: crops of mouth, eyes and face, short runs of frames."""
+"""Train the image network on true landmarks: cuts of the window around the mouth, short runs of frames."""
 
 import dataclasses
 import functools
@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.diffusion.paper_unet import PaperUNetConfig
 from atldiff.diffusion.sampler import bridge_state
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.diffusion.window import WINDOW_SIZE
+from atldiff.errors import InputError
 from atldiff.guidance import guide_noise
 from atldiff.serialization import load_weights, save_part
 from atldiff.training.critic import JudgedUNet, PatchCritic, critic_losses, critic_ramp
@@ -37,7 +38,8 @@ class DiffusionTraining(TrainingSettings):
     """Settings of a run.
 
     Attributes:
-        frames, crop: a batch is ``clips`` runs of ``frames`` frames, cut to ``crop`` pixels a side.
+        frames, crop: a batch is ``clips`` runs of ``frames`` frames, of which ``crop`` of the window's 128 pixels a
+            side are seen.
         first_step_share: share of clips trained at t = 1, where sampling starts.
         true_state_every: every so many steps, states with t < 1 are made from the true frames; otherwise from the
             network's own first step, as in sampling.
@@ -45,6 +47,7 @@ class DiffusionTraining(TrainingSettings):
         critic: weight of a critic's judgement (:mod:`atldiff.training.critic`) beside the reconstruction; 0 for none.
             PSNR cannot tell what it is good for, so a run with a critic keeps its last weights, not those of the best
             PSNR.
+        critic_features: weight of the distance between made and true frames in that critic's features.
     """
 
     steps: int = 6000
@@ -55,11 +58,19 @@ class DiffusionTraining(TrainingSettings):
     precision: str = "bf16-mixed"
     report_every: int = 500
     frames: int = 5
-    crop: int = 64
+    crop: int = 80
     first_step_share: float = 0.6
     true_state_every: int = 4
     most_per_speaker: int = 160
     critic: float = 0.0
+    critic_features: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop % 8 or not 16 <= self.crop <= WINDOW_SIZE:
+            raise InputError(f"crop is {self.crop}; expected a multiple of 8 from 16 to {WINDOW_SIZE}")
+        if self.critic and self.frames < 2:
+            raise InputError(f"frames is {self.frames}; expected 2 or more with a critic, which judges their change")
 
 
 def compact_preset() -> tuple[DiffusionTraining, UNetConfig]:
@@ -115,7 +126,7 @@ def _predict_from_any(model: IdentityDiffusionUNet, batch: Batch, own_state: boo
 
 @torch.no_grad()
 def validate(model: IdentityDiffusionUNet, batches: Sequence[Batch]) -> Validation:
-    """PSNR in dB and detail of one step and of the warp alone, over all mouth crops; a picture of them.
+    """PSNR in dB and detail of one step and of the start alone, over whole windows; a picture of them.
 
     The squared error is pooled because a mean of PSNRs is decided by the frames where the warp is already perfect.
     Detail is the sum of absolute differences of neighbouring pixels over that of the true frames: 1 is as sharp.
@@ -141,10 +152,9 @@ def _differences(pictures: torch.Tensor) -> float:
 
 
 def _comparison(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
-    """(rows · crop, 4 · crop, 3): identity (whole, made small), warp, generated, true for some frames of a batch."""
+    """(rows · 128, 4 · 128, 3): identity, start, generated, true for some frames of a batch."""
     frames = len(predicted) // len(batch["identity"])
-    identity = F.interpolate(batch["identity"], size=predicted.shape[-2:], mode="area")
-    columns = [identity.repeat_interleave(frames, dim=0), batch["warped"], predicted, batch["clean"]]
+    columns = [batch["identity"].repeat_interleave(frames, dim=0), batch["warped"], predicted, batch["clean"]]
     stacked = torch.stack(columns, dim=1)[:: max(1, len(predicted) // _ROWS_PER_BATCH)][:_ROWS_PER_BATCH]
     return stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
 
@@ -172,7 +182,7 @@ class DiffusionTask(Task[JudgedUNet]):
         prepared = PreparedClips.open(self._prepared)
         self._clips = prepared.split("train", self._training.most_per_speaker)
         clips = prepared.split("val", _VALIDATION_CLIPS_PER_SPEAKER)
-        settings = dataclasses.replace(self._training, seed=1)
+        settings = dataclasses.replace(self._training, seed=1, crop=WINDOW_SIZE)
         draws = FaceDraws(clips, settings, augment=False)
         self._validation = [
             self.assemble({name: value.to(device) for name, value in draws[step].items()})
@@ -194,8 +204,9 @@ class DiffusionTask(Task[JudgedUNet]):
         loss = reconstruction_loss(predicted, batch["clean"], batch["mask"])
         if self.model.critic is None:
             return loss
-        judgement, critic_loss = critic_losses(self.model.critic, predicted, batch)
-        return loss + critic_ramp(step) * self._training.critic * judgement + critic_loss
+        judgement, distance, critic_loss = critic_losses(self.model.critic, predicted, batch)
+        asked = self._training.critic * judgement + self._training.critic_features * distance
+        return loss + critic_ramp(step) * asked + critic_loss
 
     def validate(self, model: JudgedUNet) -> Validation:
         return validate(model.unet, self._validation)

@@ -1,4 +1,4 @@
-"""Batches for the image network: short runs of frames, cut around the mouth, the eyes or any part of the face.
+"""Batches for the image networks: short runs of frames, cut out of the face.
 
 A batch is made in two steps. :class:`FaceDraws` reads from the clips what only the processor can read and draws every
 random number; its result is small, and worker processes make it. :func:`assemble` turns it into the network's
@@ -15,15 +15,16 @@ from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler
 from atldiff.diffusion.conditioning import IdentityFace
+from atldiff.diffusion.window import WINDOW_SIZE, cut_windows
 from atldiff.errors import InputError
-from atldiff.face.crop import CROP_SIZE
-from atldiff.face.topology import LEFT_EYE, MIRROR_68, MOUTH, NUM_LANDMARKS, RIGHT_EYE
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
+from atldiff.face.topology import MIRROR_68
 
 Draw = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
 
-_MAX_SHIFT = 10.0
-"""How far in pixels a crop's centre is drawn from what it is cut around."""
+_SMALLEST_CLIP = 128
+"""Side in pixels of the coarsest clips that are taken; those of another size than the network's are resampled."""
 
 
 class FaceBatchSettings(Protocol):
@@ -44,7 +45,7 @@ class FaceBatchSettings(Protocol):
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Run:
     """What is drawn for one clip: where it is cut in time and in space, how it is changed."""
 
     clip: PreparedClip
@@ -53,8 +54,7 @@ class _Window:
     flip: bool
     gamma: float
     gain: np.ndarray
-    centre: tuple[slice, slice]
-    shift: np.ndarray
+    corner: np.ndarray
 
 
 class FaceDraws(Dataset[Draw]):
@@ -67,10 +67,13 @@ class FaceDraws(Dataset[Draw]):
         clips: those that may be drawn; speakers come up equally often.
         training: the run's settings.
         rank, world: number of this process and of all.
-        augment: flips, tints and places the crops at random, and draws times below 1; otherwise mouth crops at t = 1.
+        augment: flips, tints and places the cuts at random, and draws times below 1; otherwise cuts in the middle at
+            t = 1.
+        picture_size: side in pixels of the face crops that are drawn.
+        field_size: side in pixels of what the cuts are taken from.
 
     Raises:
-        InputError: the clips are too short or not of 128 pixels, or cannot be shared out evenly.
+        InputError: the clips are too short or of less than 128 pixels, or cannot be shared out evenly.
     """
 
     def __init__(
@@ -80,14 +83,17 @@ class FaceDraws(Dataset[Draw]):
         rank: int = 0,
         world: int = 1,
         augment: bool = True,
+        picture_size: int = PICTURE_SIZE,
+        field_size: int = WINDOW_SIZE,
     ) -> None:
         if training.clips % world:
             raise InputError(f"clips is {training.clips}; expected a multiple of the {world} processes")
         for clip in clips:
-            if clip.info.size != CROP_SIZE:
-                raise InputError(f"{clip.info.key} is of {clip.info.size} pixels; expected {CROP_SIZE}")
+            if clip.info.size < _SMALLEST_CLIP:
+                raise InputError(f"{clip.info.key} is of {clip.info.size} pixels; expected {_SMALLEST_CLIP} or more")
         self._training = training
         self._augment = augment
+        self._size, self._room = picture_size, field_size - training.crop
         self._sampler = SpeakerSampler(clips, training.frames)
         share = training.clips // world
         self._own = slice(rank * share, (rank + 1) * share)
@@ -99,18 +105,18 @@ class FaceDraws(Dataset[Draw]):
         """Draw number ``step``.
 
         Returns:
-            For n clips (this process's part of the step) of F frames: ``frames`` (n, F, crop, crop, 3) uint8, cut;
-            ``identity`` (n, 128, 128, 3) uint8; ``landmarks`` (n, F + 1, 68, 2) crop pixels, the last the identity's;
-            ``corner`` (n, 2) left and top of the cut; ``gamma`` (n,) and ``gain`` (n, 3) of the tint; ``time`` (n,);
-            ``noise`` (n, 3, crop, crop). Pictures and landmarks are flipped already.
+            For n clips (this process's part of the step) of F frames and a picture size S: ``frames`` (n, F, S, S, 3)
+            and ``identity`` (n, S, S, 3) uint8; ``landmarks`` (n, F + 1, 68, 2) crop pixels, the last the identity's;
+            ``corner`` (n, 2) left and top of the cut in its field; ``gamma`` (n,) and ``gain`` (n, 3) of the tint;
+            ``time`` (n,); ``noise`` (n, 3, crop, crop). Pictures and landmarks are flipped already.
         """
         random = np.random.default_rng((self._training.seed, step))
-        windows = [self._window(random) for _ in range(self._training.clips)]
+        runs = [self._run(random) for _ in range(self._training.clips)]
         noise = torch.Generator().manual_seed(int(random.integers(2**62)))
         crop = self._training.crop
         noises = torch.randn(self._training.clips, 3, crop, crop, generator=noise)
-        times = torch.tensor([self._time(random) for _ in windows], dtype=torch.float32)
-        parts = [self._read(window) for window in windows[self._own]]
+        times = torch.tensor([self._time(random) for _ in runs], dtype=torch.float32)
+        parts = [self._read(run) for run in runs[self._own]]
         draw = {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
         return draw | {"time": times[self._own], "noise": noises[self._own]}
 
@@ -119,85 +125,87 @@ class FaceDraws(Dataset[Draw]):
             return 1.0
         return float(random.choice([0.25, 0.5, 0.75, 0.125 + 0.875 * random.random()]))
 
-    def _window(self, random: np.random.Generator) -> _Window:
+    def _run(self, random: np.random.Generator) -> _Run:
         clip, count = self._sampler.draw(random), self._training.frames
         first = int(random.integers(clip.info.frames - count + 1))
         identity = int(random.integers(clip.info.frames))
-        targets = slice(0, count)
         if not self._augment:
-            return _Window(clip, first, identity, False, 1.0, np.ones(3), (targets, MOUTH), np.zeros(2))
+            return _Run(clip, first, identity, False, 1.0, np.ones(3), self._corner(np.full(2, 0.5)))
         flip = bool(random.random() < 0.5)
         gamma, gain = float(np.exp(random.normal(0, 0.2))), np.exp(random.normal(0, 0.1, size=3))
-        kind = random.choice(3, p=[0.65, 0.15, 0.2])
-        if kind == 0:
-            centre = targets, MOUTH
-        elif kind == 1:
-            centre = targets, RIGHT_EYE if random.random() < 0.5 else LEFT_EYE
-        else:
-            point = int(random.integers(NUM_LANDMARKS))
-            centre = slice(0, 1), slice(point, point + 1)
-        shift = random.uniform(-_MAX_SHIFT, _MAX_SHIFT, size=2)
-        return _Window(clip, first, identity, flip, gamma, gain, centre, shift)
+        return _Run(clip, first, identity, flip, gamma, gain, self._corner(random.random((2, 2)).mean(axis=0)))
 
-    def _read(self, window: _Window) -> dict[str, np.ndarray]:
-        count, crop = self._training.frames, self._training.crop
-        all_landmarks = window.clip.landmarks()
-        chosen = [*range(window.first, window.first + count), window.identity]
-        landmarks = all_landmarks[chosen]
-        frames, identity = window.clip.frames(window.first, count), window.clip.frames(window.identity, 1)[0]
-        if window.flip:
-            frames, identity = frames[:, :, ::-1], np.ascontiguousarray(identity[:, ::-1])
+    def _corner(self, place: np.ndarray) -> np.ndarray:
+        """Left and top of a cut, even, for a place from 0 to 1 either way: most lie in the middle."""
+        return (place * self._room / 2).round().astype(int) * 2
+
+    def _read(self, run: _Run) -> dict[str, np.ndarray]:
+        count, size = self._training.frames, run.clip.info.size
+        chosen = [*range(run.first, run.first + count), run.identity]
+        landmarks = run.clip.landmarks()[chosen] * np.float32(CROP_SIZE / size)
+        frames, identity = run.clip.frames(run.first, count), run.clip.frames(run.identity, 1)[0]
+        if size != self._size:
+            frames = np.stack([_resized(frame, self._size) for frame in frames])
+            identity = _resized(identity, self._size)
+        if run.flip:
+            frames, identity = frames[:, :, ::-1], identity[:, ::-1]
             landmarks = landmarks[:, MIRROR_68] * np.array([-1, 1], np.float32) + np.array([CROP_SIZE, 0], np.float32)
-        centre = landmarks[window.centre].mean(axis=(0, 1)) + window.shift
-        left, top = (np.clip(centre - crop / 2, 0, CROP_SIZE - crop) // 2 * 2).astype(int)
         return {
-            "frames": frames[:, top : top + crop, left : left + crop],
-            "identity": identity,
+            "frames": np.ascontiguousarray(frames),
+            "identity": np.ascontiguousarray(identity),
             "landmarks": landmarks,
-            "corner": np.array([left, top]),
-            "gamma": np.array(window.gamma, np.float32),
-            "gain": window.gain.astype(np.float32),
+            "corner": run.corner,
+            "gamma": np.array(run.gamma, np.float32),
+            "gain": run.gain.astype(np.float32),
         }
 
 
+def _resized(picture: np.ndarray, size: int) -> np.ndarray:
+    return resample(picture, np.eye(2, 3) * (len(picture) / size), size)
+
+
 def assemble(draw: Draw, bent: bool = True) -> Batch:
-    """What the network needs of a draw, on the draw's device.
+    """What the compact network needs of a draw, on the draw's device.
 
     Args:
         draw: of :class:`FaceDraws`.
         bent: whether ``warped`` is the identity bent to the frames' landmarks, or the identity as it is.
 
     Returns:
-        float32 tensors, N = clips · frames, pictures in [0, 1]: ``clean`` and ``warped`` (N, 3, crop, crop), ``maps``
-        (N, 8, crop / 2, crop / 2), ``mask`` and ``region`` (N, 1, crop, crop), ``noise`` (N, 3, crop, crop), ``time``
-        (N,); ``identity`` (clips, 3, 128, 128). Noise and time are the same for all frames of a clip.
+        float32 tensors, N = clips · frames, pictures in [0, 1], cut out of the frames' windows: ``clean``,
+        ``warped`` and ``noise`` (N, 3, crop, crop), ``maps`` (N, 8, crop / 2, crop / 2), ``mask`` and ``region``
+        (N, 1, crop, crop), ``time`` (N,); ``identity`` (clips, 3, 128, 128), its whole window. Noise and
+        time are the same for all frames of a clip.
     """
-    clips, frames, crop = draw["frames"].shape[:3]
+    clips, frames = draw["frames"].shape[:2]
+    crop = draw["noise"].shape[-1]
     identity = tinted(draw["identity"][:, None], draw)
-    parts: dict[str, list[torch.Tensor]] = {"warped": [], "maps": [], "mask": [], "region": []}
+    true = tinted(draw["frames"], draw).unflatten(0, (clips, frames))
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("clean", "warped", "maps", "mask", "region")}
+    own = []
     for clip in range(clips):
         landmarks = draw["landmarks"][clip]
         face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent)
         given = face.conditions(landmarks[:-1])
+        clean = cut_windows(true[clip], given.corner_F2)
         left, top = draw["corner"][clip].tolist()
-        for name, whole in zip(
-            parts, (given.warped_F3SS, given.maps_F8ss, given.mask_F1SS, given.region_F1SS), strict=True
-        ):
-            parts[name].append(_cut(whole, left, top, crop))
+        wholes = (clean, given.warped_F3WW, given.maps_F8ww, given.mask_F1WW, given.region_F1WW)
+        for cuts, whole in zip(parts.values(), wholes, strict=True):
+            cuts.append(_cut(whole, left, top, crop))
+        own.append(face.window_3WW)
     return {
-        "clean": tinted(draw["frames"], draw),
         **{name: torch.cat(cuts) for name, cuts in parts.items()},
-        "identity": identity,
+        "identity": torch.stack(own),
         "noise": draw["noise"].repeat_interleave(frames, dim=0),
         "time": draw["time"].repeat_interleave(frames),
     }
 
 
-def _cut(whole_FCSS: torch.Tensor, left: int, top: int, crop: int) -> torch.Tensor:
-    """The part of pictures of any resolution that a cut takes; its corner and side in pixels of the crop."""
-    per_pixel = whole_FCSS.shape[-1] / CROP_SIZE
+def _cut(whole_FCww: torch.Tensor, left: int, top: int, crop: int) -> torch.Tensor:
+    """The part of windows of any resolution that a cut takes; its corner and side in pixels of the window."""
+    per_pixel = whole_FCww.shape[-1] / WINDOW_SIZE
     x, y, side = (round(value * per_pixel) for value in (left, top, crop))
-    return whole_FCSS[..., y : y + side, x : x + side]
+    return whole_FCww[..., y : y + side, x : x + side]
 
 
 def tinted(pictures_NFHW3: torch.Tensor, draw: Draw) -> torch.Tensor:

@@ -41,7 +41,7 @@ class PaperDiffusionTraining(TrainingSettings):
     """Settings of a run; none of them was published.
 
     Attributes:
-        crop: side in pixels of what is cut out of the frames, around mouth, eyes or face; 128 is the whole frame.
+        crop: side in pixels of what is cut out of the frames; 128 is the whole frame.
         most_per_speaker: clips of a speaker that are used at most.
         identity_weights: ImageNet weights of the frozen ResNet-50, torchvision's: a ``.pth`` file or an https
             address; not read with ``model.identity_encoder=small``.
@@ -94,13 +94,14 @@ class PaperDraws(FaceDraws):
         augment: bool = True,
     ) -> None:
         cuts = _Cuts(training.seed, training.steps, training.clips, frames, training.crop)
-        super().__init__(clips, cuts, rank, world, augment)
+        super().__init__(clips, cuts, rank, world, augment, picture_size=CROP_SIZE, field_size=CROP_SIZE)
 
     def __getitem__(self, step: int) -> Draw:
         """Draw number ``step``.
 
         Returns:
-            Of FaceDraws' draw all but its noise; ``timestep`` (n,), 0 to 999; ``noise_seed`` (n,); ``emotion`` (n,).
+            Of FaceDraws' draw all but its noise, its frames cut to (n, F, crop, crop, 3); ``timestep`` (n,), 0 to
+            999; ``noise_seed`` (n,); ``emotion`` (n,).
         """
         draw = super().__getitem__(step)
         random = np.random.default_rng((self._training.seed, step, 1))
@@ -109,9 +110,12 @@ class PaperDraws(FaceDraws):
         del draw["noise"], draw["time"]
         return draw | {"timestep": timesteps, "noise_seed": seeds}
 
-    def _read(self, window: Any) -> dict[str, np.ndarray]:
-        emotion = EMOTIONS.index(window.clip.info.emotion or _NEUTRAL)
-        return super()._read(window) | {"emotion": np.array(emotion)}
+    def _read(self, run: Any) -> dict[str, np.ndarray]:
+        emotion = EMOTIONS.index(run.clip.info.emotion or _NEUTRAL)
+        (left, top), crop = run.corner, self._training.crop
+        read = super()._read(run)
+        frames = read["frames"][:, top : top + crop, left : left + crop]
+        return read | {"frames": frames, "emotion": np.array(emotion)}
 
 
 def assemble_clips(draw: Draw, mask_kernel: int) -> Batch:

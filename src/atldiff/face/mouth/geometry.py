@@ -107,7 +107,7 @@ class MouthGeometry:
         """
         points = points_FK2.detach().cpu().double()
         moved = self.landmarks.expand_as(points) if moved_FK2 is None else moved_FK2.detach().cpu().double()
-        skull = self._skull(points) if skull_F23 is None else skull_F23.detach().cpu().double()
+        skull = self.skull(points) if skull_F23 is None else skull_F23.detach().cpu().double()
         still = _transformed(skull, points)
         rest = _transformed(self.to_mm()[None], self.landmarks[None])
         lip = still[:, [66, 57], 1].mean(dim=1) - rest[:, [66, 57], 1].mean(dim=1)
@@ -135,8 +135,15 @@ class MouthGeometry:
         scale = torch.eye(2, dtype=torch.float64) / self.pixels_per_mm
         return torch.cat([scale, -scale @ torch.from_numpy(self.middle)[:, None]], dim=1)
 
-    def _skull(self, points_FK2: torch.Tensor) -> torch.Tensor:
-        """(F, 2, 3) from a frame's crop pixels to millimetres, by nose bridge and eye corners."""
+    def skull(self, points_FK2: torch.Tensor) -> torch.Tensor:
+        """The way from a frame's crop pixels (x, y, 1) to millimetres from the middle of the resting lips' seam.
+
+        Args:
+            points_FK2: (F, 68, 2) float64 crop pixels, of which nose bridge and eye corners count.
+
+        Returns:
+            (F, 2, 3), fixed to the skull.
+        """
         source = torch.view_as_complex(points_FK2[:, _RIGID].contiguous())
         target = torch.view_as_complex(self.landmarks[None, _RIGID].contiguous())
         source_mean, target_mean = source.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)

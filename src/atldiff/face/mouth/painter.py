@@ -73,29 +73,31 @@ class MouthPainter:
         tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
         self._tongue = (light.gum_3 * tint.sqrt()).clamp(0, 1).to(device)
 
-    def paint(self, frames_F3HW: torch.Tensor, flow_F2GG: torch.Tensor, shapes: MouthShapes) -> None:
+    def paint(
+        self,
+        frames_F3HW: torch.Tensor,
+        flow_F2GG: torch.Tensor,
+        shapes: MouthShapes,
+        origin_F2: torch.Tensor | None = None,
+    ) -> None:
         """Paint the window around each frame's mouth, in place.
 
         Args:
             frames_F3HW: the face moved by ``flow``.
             flow_F2GG: the face's backward flow, crop pixels, over the whole crop.
             shapes: of as many frames.
+            origin_F2: left and top of the frames in the picture, whole pixels; its corner if None.
         """
-        window = self._window(frames_F3HW, shapes.window_F2, self._half)
+        if origin_F2 is None:
+            origin_F2 = torch.zeros(len(shapes), 2, dtype=torch.long, device=frames_F3HW.device)
+        window = self._window(frames_F3HW, origin_F2, shapes.window_F2, self._half)
         place = _Place.of(window.places_Fhw2, shapes)
         flow = self._flow(window.places_Fhw2, place, flow_F2GG, shapes)
         window.write(frames_F3HW, self._lips(window.places_Fhw2 + flow))
         if bool((shapes.opening_F > 0).any()):
-            self._paint_inside(frames_F3HW, shapes)
+            self._paint_inside(frames_F3HW, origin_F2, shapes)
 
-    def cover(self, shapes: MouthShapes) -> torch.Tensor:
-        """What is seen between the lips, (F, 1, S, S) in [0, 1] over the whole crop, S its side."""
-        steps = torch.arange(CROP_SIZE, device=shapes.drop_F.device) + 0.5
-        places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-        place = _Place.of(places.expand(len(shapes), -1, -1, -1), shapes)
-        return place.cover(self._mm, 0.5 / self._mm)[:, None]
-
-    def _paint_inside(self, frames_F3HW: torch.Tensor, shapes: MouthShapes) -> None:
+    def _paint_inside(self, frames_F3HW: torch.Tensor, origin_F2: torch.Tensor, shapes: MouthShapes) -> None:
         """Paint what is seen between the lips."""
         middle = torch.full_like(shapes.drop_F, 0.5)[:, None, None]
         top, bottom = (edge_height(each, middle).flatten() for each in (shapes.upper_F3, shapes.lower_F3))
@@ -104,26 +106,28 @@ class MouthPainter:
         centre = shapes.corner_F2 + shapes.across_F2 / 2 + normal * ((top + bottom) / 2)[:, None]
         curve = torch.maximum(top.abs(), bottom.abs()) + self._mm
         reach = (shapes.across_F2.abs() / 2 + normal.abs() * curve[:, None]).amax(dim=0).cpu()
-        window = self._window(frames_F3HW, centre, reach + 2 * self._mm)
+        window = self._window(frames_F3HW, origin_F2, centre, reach + 2 * self._mm)
         place = _Place.of(window.places_Fhw2, shapes)
         soft = max(_EDGE_MM, 0.6 * self._pixel_mm, 0.5 * self._pixel_mm * self._atlas.light.blur)
         cover = place.cover(self._mm, soft)
         inside = self._inside(window.places_Fhw2, place, shapes)
         window.write(frames_F3HW, inside, cover)
 
-    def _window(self, frames_F3HW: torch.Tensor, centre_F2: torch.Tensor, half_2: torch.Tensor) -> "_Window":
+    def _window(
+        self, frames_F3HW: torch.Tensor, origin_F2: torch.Tensor, centre_F2: torch.Tensor, half_2: torch.Tensor
+    ) -> "_Window":
         """The pixels around places in the crop, ``half`` crop pixels to either side."""
         reach = self._turned @ half_2
         width = min(frames_F3HW.shape[3], int(2 * reach[0]) + 2)
         height = min(frames_F3HW.shape[2], int(2 * reach[1]) + 2)
         device = centre_F2.device
-        centre = centre_F2 @ self._to_picture[:, :2].T + self._to_picture[:, 2]
+        centre = centre_F2 @ self._to_picture[:, :2].T + self._to_picture[:, 2] - origin_F2
         most = torch.tensor([frames_F3HW.shape[3] - width, frames_F3HW.shape[2] - height], device=device)
         corner = (centre - torch.tensor([width, height], device=device) / 2).round().long()
         corner = torch.minimum(corner.clamp_min(0), most)
         x = torch.arange(width, device=device) + 0.5
         y = torch.arange(height, device=device) + 0.5
-        pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) + corner[:, None, None]
+        pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) + (corner + origin_F2)[:, None, None]
         return _Window(corner.tolist(), pixels @ self._to_crop[:, :2].T + self._to_crop[:, 2])
 
     def _flow(

@@ -10,19 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atldiff.face.crop import FaceCrop
+from atldiff.diffusion.animator import FaceFrames
+from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.lids import Eyelids
 from atldiff.face.lips import shut_lips
-from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
+from atldiff.face.mouth.geometry import MouthGeometry
 from atldiff.face.mouth.painter import MouthPainter
 
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
-
-
-_LEAST_INSIDE_SHARE = 0.3
-"""How much of the residual counts between the lips of a large portrait. The network sees teeth at 128 pixels and
-makes a mean of those it cannot know: in a portrait that is finer, a grey veil over the own teeth of the layer."""
 
 _PIECE_VALUES = 1 << 19
 """Values of the crop's part of the portrait that are worked on at a time."""
@@ -39,7 +35,7 @@ class PortraitComposer:
     """
 
     def __init__(self, portrait: np.ndarray, crop: FaceCrop, landmarks: np.ndarray, device: torch.device) -> None:
-        self._portrait = portrait
+        self._portrait, self._crop = portrait, crop
         self._box = left, top, right, bottom = _covered_box(portrait, crop)
         x = torch.arange(left, right, dtype=torch.float64) + 0.5
         y = torch.arange(top, bottom, dtype=torch.float64) + 0.5
@@ -61,60 +57,55 @@ class PortraitComposer:
         self._lips = shut_lips(self._region, places, to_image, landmarks)
         local_crop = FaceCrop(crop.matrix - np.array([[0, 0, left], [0, 0, top]]), crop.size)
         self._mouth = MouthPainter(self._lips, self._region, local_crop, MouthGeometry(landmarks))
-        self._inside_share = min(max(1 / crop.scale, _LEAST_INSIDE_SHARE), 1.0)
         self._lids = Eyelids(places, to_image, landmarks)
 
-    def render(
-        self,
-        flow_F2GG: torch.Tensor,
-        shapes: MouthShapes | None,
-        lids_F: torch.Tensor,
-        residual_F3SS: torch.Tensor,
-    ) -> Iterator[np.ndarray]:
-        """Whole frames, made a few at a time.
-
-        Args:
-            flow_F2GG: backward flow in crop pixels, zero on the border.
-            shapes: the frames' mouths; None to move the portrait's as the flow has it, without the layer behind it.
-            lids_F: how far to draw the upper eyelids down, 0 to 1.
-            residual_F3SS: what the network adds to the warped crop, pictures in [0, 1].
-
-        Yields:
-            (H, W, 3) uint8; outside the crop the portrait itself.
-        """
+    def render(self, faces: FaceFrames) -> Iterator[np.ndarray]:
+        """Whole frames, made a few at a time: (H, W, 3) uint8; outside the crop the portrait itself."""
         left, top, right, bottom = self._box
         count = max(1, _PIECE_VALUES // (3 * (right - left) * (bottom - top)))
-        for first in range(0, len(flow_F2GG), count):
-            part = slice(first, first + count)
-            mouths = shapes[part] if shapes is not None else None
-            for pixels in self._pixels(flow_F2GG[part], mouths, lids_F[part], residual_F3SS[part]):
+        for first in range(0, len(faces), count):
+            for pixels in self._pixels(faces[first : first + count]):
                 frame = self._portrait.copy()
                 frame[top:bottom, left:right] = pixels
                 yield frame
 
-    def _pixels(
-        self,
-        flow_F2GG: torch.Tensor,
-        shapes: MouthShapes | None,
-        lids_F: torch.Tensor,
-        residual_F3SS: torch.Tensor,
-    ) -> np.ndarray:
+    def _pixels(self, faces: FaceFrames) -> np.ndarray:
         """What lies in the box, (F, h, w, 3) uint8."""
-        turned = (flow_F2GG.permute(0, 2, 3, 1) @ self._turn).permute(0, 3, 1, 2)
+        turned = (faces.flow_F2GG.permute(0, 2, 3, 1) @ self._turn).permute(0, 3, 1, 2)
         places = _sample(turned, self._crop_places, padding="border").permute(0, 2, 3, 1) + self._base
-        moved = _sample(self._lids.lowered(self._region, lids_F), places, padding="border")
-        if shapes is not None:
-            self._mouth.paint(moved, flow_F2GG, shapes)
-            residual_F3SS = residual_F3SS * (1 - (1 - self._inside_share) * self._mouth.cover(shapes))
-        added = _sample(residual_F3SS, self._crop_places, padding="zeros").mul_(self._fade)
-        levels = moved.add_(added).mul_(255).round_().clamp_(0, 255)
+        moved = _sample(self._lids.lowered(self._region, faces.lids_F), places, padding="border")
+        if faces.shapes is not None:
+            self._mouth.paint(moved, faces.flow_F2GG, faces.shapes)
+        self._add(moved, faces)
+        levels = moved.mul_(255).round_().clamp_(0, 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
 
+    def _add(self, moved_F3hw: torch.Tensor, faces: FaceFrames) -> None:
+        """Add the residual where it lies in the box, in place."""
+        height, width = faces.residual_F3hw.shape[2:]
+        low = faces.corner_F2.amin(dim=0)
+        high = faces.corner_F2.amax(dim=0) + torch.tensor([width, height], device=low.device)
+        rows, columns = self._part(low.cpu().numpy() / faces.per_pixel, high.cpu().numpy() / faces.per_pixel)
+        inside = (self._crop_places[rows, columns] + 1) * (CROP_SIZE / 2 * faces.per_pixel)
+        extent = torch.tensor([width, height], device=inside.device) / 2
+        places = (inside - faces.corner_F2[:, None, None]) / extent - 1
+        added = _sample(faces.residual_F3hw, places, padding="zeros", mode="bicubic")
+        moved_F3hw[:, :, rows, columns] += added.mul_(self._fade[rows, columns])
 
-def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str) -> torch.Tensor:
+    def _part(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice]:
+        """The rows and columns of the box that hold a rectangle of the crop, from ``low`` to ``high``."""
+        corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]])
+        left, top, right, bottom = self._box
+        pixels = self._crop.to_picture(corners) - np.array([left, top])
+        first = np.clip(np.floor(pixels.min(axis=0)), 0, [right - left, bottom - top]).astype(int)
+        last = np.clip(np.ceil(pixels.max(axis=0)), 0, [right - left, bottom - top]).astype(int)
+        return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
+
+
+def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str, mode: str = "bilinear") -> torch.Tensor:
     """Read pictures at the same places, (H, W, 2), or each at its own, (F, H, W, 2)."""
     places = places_HW2.expand(len(image_FCHW), -1, -1, -1)
-    return F.grid_sample(image_FCHW, places, mode="bilinear", padding_mode=padding, align_corners=False)
+    return F.grid_sample(image_FCHW, places, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def _covered_box(portrait: np.ndarray, crop: FaceCrop) -> tuple[int, int, int, int]:
