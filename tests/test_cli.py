@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_file(generate):
 
 def test_options_reach_the_frames(generate):
     plain = frames_of(generate("--crop-only", "--seed", "0"))
-    assert plain.shape == (30, 128, 128, 3)
+    assert plain.shape == (30, 256, 256, 3)
     pairs = ["--steps 2", "--emotion surprised", "--head-motion 0", "--blink off", "--mouth 0.2"]
     for number, more in enumerate(pair.split() for pair in pairs):
         changed = frames_of(generate("--crop-only", "--seed", "0", *more, output=f"{number}.mp4"))

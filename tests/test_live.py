@@ -16,7 +16,7 @@ import torch
 from atldiff.diffusion.animator import FaceAnimator
 from atldiff.diffusion.compose import PortraitComposer
 from atldiff.errors import InputError
-from atldiff.face.crop import whole_crop
+from atldiff.face.crop import PICTURE_SIZE, whole_crop
 from atldiff.landmarks.motion import FaceMotion
 from atldiff.lateness import DropRule, PlaybackClock
 from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, LiveFace, LiveFrame, LiveSession
@@ -306,7 +306,7 @@ def test_the_command_line_writes_every_frame_in_its_place(tiny_model, portrait, 
     assert "12 frames, 0 dropped, 0.50 s of sound" in pictures.stderr.decode()
     raw = [*command, "--frames", "rgb24", "--format", "f32le", "--rate", "8000", "-q"]
     plain = subprocess.run(raw, input=sound[:4000].astype("<f4").tobytes(), capture_output=True, check=True)
-    assert len(plain.stdout) == 12 * 128 * 128 * 3
+    assert len(plain.stdout) == 12 * PICTURE_SIZE * PICTURE_SIZE * 3
     assert plain.stderr == b""
 
 

@@ -106,7 +106,7 @@ def test_what_is_said_is_shown_and_ends_with_its_segment(tiny_model, portrait) -
         assert one.shown.index(one.of(AudioSegmentEnd)[0]) > one.shown.index(one.of(rtc.AudioFrame)[-1])
         seen = len(one.of(rtc.VideoFrame))
         await one.wait(lambda: len(one.of(rtc.VideoFrame)) > seen + 2)  # it lives on in silence
-        assert {(frame.width, frame.height) for frame in one.of(rtc.VideoFrame)} == {(128, 128)}
+        assert {(frame.width, frame.height) for frame in one.of(rtc.VideoFrame)} == {(256, 256)}
         assert len(one.of(rtc.AudioFrame)) in (4, 5)
 
     run(tiny_model, portrait, play)

@@ -149,7 +149,7 @@ def test_what_is_said_comes_with_pictures_in_its_order(tiny_model, portrait) -> 
         for place, kind in enumerate(kinds)
         if place > first and kind == TTSAudioRawFrame
     )
-    assert {(frame.size, frame.format) for frame in bot.sink.of(OutputImageRawFrame)} == {((128, 128), "RGB")}
+    assert {(frame.size, frame.format) for frame in bot.sink.of(OutputImageRawFrame)} == {((256, 256), "RGB")}
     measured = [
         each for frame in bot.sink.of(MetricsFrame) for each in frame.data if isinstance(each, TTFBMetricsData)
     ]

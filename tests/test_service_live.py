@@ -54,7 +54,7 @@ def test_a_live_session_gives_frames(server, face) -> None:
         heads = [struct.unpack_from("<Id", frame) for frame in frames]
         assert heads == [(number, number / 25) for number in range(len(frames))]
         assert len(frames) >= 25
-        assert Image.open(io.BytesIO(frames[-1][12:])).size == (128, 128)
+        assert Image.open(io.BytesIO(frames[-1][12:])).size == (256, 256)
         stats = json.loads(end)["stats"]
         assert (stats["frames"], stats["dropped"], stats["sound_s"]) == (len(frames), 0, 1.0)
 

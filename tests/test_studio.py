@@ -194,7 +194,7 @@ def test_landmarks_of_a_crop_lie_in_the_crop(server, portrait, word) -> None:
     job_id = server.post(portrait=portrait.read_bytes(), speech=word.read_bytes(), crop_only="1").json()["id"]
     server.wait(job_id, "done")
     said = server.get(f"/v1/videos/{job_id}/landmarks").json()
-    assert (said["width"], said["height"]) == (128, 128)
+    assert (said["width"], said["height"]) == (256, 256)
     assert np.abs(np.mean(said["landmarks"], axis=(0, 1)) - 64).max() < 20
 
 

@@ -261,7 +261,7 @@ async def until_mark(face: RemoteFace, number: int) -> list[Moment]:
 def test_a_face_in_a_process_talks_is_interrupted_and_makes_room_for_the_next(worker, portrait, sound) -> None:
     async def main() -> None:
         face = await start(worker, portrait)
-        assert (face.width, face.height, face.fps, face.sample_rate) == (128, 128, FPS, SAMPLE_RATE)
+        assert (face.width, face.height, face.fps, face.sample_rate) == (256, 256, FPS, SAMPLE_RATE)
         face.say(sound[:8000])
         face.mark(1)
         moments = await until_mark(face, 1)

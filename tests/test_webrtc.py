@@ -53,7 +53,7 @@ def test_a_text_is_said_and_cut_short(server, face) -> None:
     async def main() -> None:
         async with client(server) as one:
             await one.connect(face)
-            assert one.told[0] == {"type": "ready", "width": 128, "height": 128, "fps": FPS}
+            assert one.told[0] == {"type": "ready", "width": 256, "height": 256, "fps": FPS}
             await one.wait(lambda: len(one.pictures) > 2)
             assert not any(one.loud())
             one.tell(type="say", text="Hello there.")
@@ -64,7 +64,7 @@ def test_a_text_is_said_and_cut_short(server, face) -> None:
             await one.wait(lambda: any(one.loud()[before:]))
             one.tell(type="interrupt")
             await one.wait(lambda: len(one.sounds) > before + 100 and not any(one.loud()[-50:]))
-            assert one.pictures[0][1].shape == (128, 128, 3)
+            assert one.pictures[0][1].shape == (256, 256, 3)
             assert len({picture.tobytes() for _, picture in one.pictures}) > 3
             times = [time for time, _ in one.pictures]
             assert times == sorted(times)
