@@ -55,6 +55,7 @@ from atldiff.evaluation.syncnet import SyncNet, SyncNetMeter, mel_cepstrum
 from atldiff.evaluation.tables import NEEDS_WEIGHTS, report_tables
 from atldiff.face.crop import face_crop
 from atldiff.face.detection import FaceDetector
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 
@@ -238,11 +239,16 @@ def test_frames_beyond_the_sound_are_left_out(data: PreparedClips) -> None:
     assert len(material.frames) == len(material.landmarks) == FRAMES - 3
 
 
-def test_crops_of_another_size_are_refused(material: Material, tmp_path: Path) -> None:
-    small = material.frames[:, ::2, ::2]
-    folder = write_prepared(tmp_path, {"talk/ada/one": ("val", "", small, material.landmarks / 2, 1.0)})
-    with pytest.raises(InputError, match=r"64 pixels; expected 128"):
-        load_material(PreparedClips.open(folder).clips[0])
+def test_crops_of_any_size_are_animated_at_their_own(tiny_pipeline: ATLDiffPipeline, material: Material) -> None:
+    """Twice the size with landmarks twice as far apart is the same face, seen more closely."""
+    frames, landmarks = material.frames[:4], material.landmarks[:4]
+    large = frames.repeat(2, axis=1).repeat(2, axis=2)
+    small_made = tiny_pipeline.animate(frames[0], landmarks[0], landmarks)
+    large_made = tiny_pipeline.animate(large[0], 2 * landmarks[0], 2 * landmarks)
+    assert small_made.shape == frames.shape and large_made.shape == large.shape
+    reduced = large_made.reshape(4, 128, 2, 128, 2, 3).mean(axis=(2, 4))
+    assert np.abs(reduced - small_made).mean() < 2
+    assert np.abs(reduced - frames[0]).mean() > np.abs(reduced - small_made).mean()
 
 
 def test_true_against_true_is_perfect(judge: Judge, material: Material) -> None:

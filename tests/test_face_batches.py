@@ -83,6 +83,7 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
         "maps": torch.cat(maps, dim=1)[half_box],
         "mask": noise_mask(points[:-1] - shifts, 64, WINDOW_SIZE)[box],
         "region": (residual_region(points[:-1] - shifts, 64, WINDOW_SIZE) * window_fade(torch.device("cpu")))[box],
+        "inside": face.between_lips(given)[box],
         "identity": face.window_3WW[None],
     }
 
@@ -126,6 +127,20 @@ def test_the_window_travels_with_the_skull_and_not_with_the_jaw(clips: list[Prep
     assert torch.equal(elsewhere, own + torch.tensor([12, -6]))
     far = window_corners(geometry, torch.from_numpy(landmarks + 500))
     assert torch.equal(far, torch.full((1, 2), PICTURE_SIZE - WINDOW_SIZE))
+
+
+def test_what_is_seen_between_the_lips_is_where_they_are_apart(clips: list[PreparedClip]) -> None:
+    landmarks = torch.from_numpy(clips[0].landmarks()[:1] / 2)
+    face = IdentityFace(torch.rand(3, PICTURE_SIZE, PICTURE_SIZE), landmarks[0].numpy())
+    spoken, shut = landmarks.clone(), landmarks.clone()
+    spoken[:, [57, 65, 66, 67], 1] += 6
+    shut[:, [67, 66, 65]] = shut[:, [61, 62, 63]]
+    seen = [face.between_lips(face.conditions(points)) for points in (spoken, shut)]
+    corner = face.conditions(spoken).corner_F2[0]
+    x, y = (2 * spoken[0, [62, 66]].mean(dim=0) - corner).long().tolist()
+    assert seen[0][0, 0, y, x] == 1
+    assert float(seen[0].mean()) > 0.01
+    assert float(seen[1].max()) == 0
 
 
 def test_clips_of_128_pixels_give_the_same_places_at_half_the_detail(tmp_path: Path) -> None:

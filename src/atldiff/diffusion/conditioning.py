@@ -93,6 +93,14 @@ class IdentityFace:
             region_F1WW=residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade,
         )
 
+    def between_lips(self, given: Conditions) -> torch.Tensor:
+        """How much of the windows is seen between the lips, (F, 1, 128, 128) in [0, 1]; nothing without a layer."""
+        if given.shapes is None:
+            return torch.zeros_like(given.mask_F1WW)
+        steps = torch.arange(WINDOW_SIZE, device=given.corner_F2.device) + 0.5
+        pixels = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) + given.corner_F2[:, None, None]
+        return self._painter.cover(given.shapes, pixels / WINDOW_SCALE)
+
     def _moved(
         self, points_FK2: torch.Tensor, corner_F2: torch.Tensor
     ) -> tuple[torch.Tensor, MouthShapes | None, torch.Tensor, torch.Tensor]:

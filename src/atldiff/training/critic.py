@@ -14,6 +14,9 @@ from atldiff.training.face_batches import Batch
 
 _CHANNELS = (64, 128, 192)
 _STRIDES = (2, 2, 1)
+_INSIDE_WEIGHT = 2.0
+"""How much heavier than elsewhere in the face the judgement is between the lips."""
+
 _REDUCTION = 8
 """Pixels of the window to a judgement, either way."""
 
@@ -92,7 +95,8 @@ def critic_losses(
     fixed = {name: value.detach() for name, value in critic.named_parameters()}
     *own, judged = functional_call(critic, fixed, (judged_frames(predicted_N3HW, batch),))
     clips = len(batch["identity"])
-    mask = batch["mask"].unflatten(0, (clips, -1))[:, 1:].flatten(0, 1)
+    seen = batch["mask"] + _INSIDE_WEIGHT * batch["inside"]
+    mask = seen.unflatten(0, (clips, -1))[:, 1:].flatten(0, 1)
     weight = F.avg_pool2d(mask, _REDUCTION)
     weight = weight / weight.sum()
     distance = torch.stack(list(_distances(own, features, mask))).mean()

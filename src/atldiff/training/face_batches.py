@@ -27,6 +27,9 @@ _SMALLEST_CLIP = 128
 """Side in pixels of the coarsest clips that are taken; those of another size than the network's are resampled."""
 
 
+_CUT_PARTS = ("clean", "warped", "maps", "mask", "region", "inside")
+
+
 class FaceBatchSettings(Protocol):
     """What a run's settings say of its batches: ``clips`` runs of ``frames`` frames, cut to ``crop`` pixels."""
 
@@ -173,15 +176,15 @@ def assemble(draw: Draw, bent: bool = True) -> Batch:
 
     Returns:
         float32 tensors, N = clips · frames, pictures in [0, 1], cut out of the frames' windows: ``clean``,
-        ``warped`` and ``noise`` (N, 3, crop, crop), ``maps`` (N, 8, crop / 2, crop / 2), ``mask`` and ``region``
-        (N, 1, crop, crop), ``time`` (N,); ``identity`` (clips, 3, 128, 128), its whole window. Noise and
-        time are the same for all frames of a clip.
+        ``warped`` and ``noise`` (N, 3, crop, crop), ``maps`` (N, 8, crop / 2, crop / 2), ``mask``, ``region`` and
+        ``inside``, what is seen between the lips, (N, 1, crop, crop), ``time`` (N,); ``identity`` (clips, 3, 128,
+        128), its whole window. Noise and time are the same for all frames of a clip.
     """
     clips, frames = draw["frames"].shape[:2]
     crop = draw["noise"].shape[-1]
     identity = tinted(draw["identity"][:, None], draw)
     true = tinted(draw["frames"], draw).unflatten(0, (clips, frames))
-    parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("clean", "warped", "maps", "mask", "region")}
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in _CUT_PARTS}
     own = []
     for clip in range(clips):
         landmarks = draw["landmarks"][clip]
@@ -189,7 +192,8 @@ def assemble(draw: Draw, bent: bool = True) -> Batch:
         given = face.conditions(landmarks[:-1])
         clean = cut_windows(true[clip], given.corner_F2)
         left, top = draw["corner"][clip].tolist()
-        wholes = (clean, given.warped_F3WW, given.maps_F8ww, given.mask_F1WW, given.region_F1WW)
+        inside = face.between_lips(given)
+        wholes = (clean, given.warped_F3WW, given.maps_F8ww, given.mask_F1WW, given.region_F1WW, inside)
         for cuts, whole in zip(parts.values(), wholes, strict=True):
             cuts.append(_cut(whole, left, top, crop))
         own.append(face.window_3WW)

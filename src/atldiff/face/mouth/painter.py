@@ -97,6 +97,10 @@ class MouthPainter:
         if bool((shapes.opening_F > 0).any()):
             self._paint_inside(frames_F3HW, origin_F2, shapes)
 
+    def cover(self, shapes: MouthShapes, places_Fhw2: torch.Tensor) -> torch.Tensor:
+        """How much of each place, (F, h, w, 2) crop pixels, is seen between the lips: (F, 1, h, w) in [0, 1]."""
+        return _Place.of(places_Fhw2, shapes).cover(self._mm, _EDGE_MM)[:, None]
+
     def _paint_inside(self, frames_F3HW: torch.Tensor, origin_F2: torch.Tensor, shapes: MouthShapes) -> None:
         """Paint what is seen between the lips."""
         middle = torch.full_like(shapes.drop_F, 0.5)[:, None, None]
