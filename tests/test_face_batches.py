@@ -13,7 +13,7 @@ from atldiff.diffusion.window import WINDOW_SIZE, window_corners, window_fade
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
 from atldiff.face.mouth.geometry import MouthGeometry
-from atldiff.face.topology import MIRROR_68
+from atldiff.face.topology import MIRROR_68, mouth_opening
 from atldiff.guidance import landmark_maps, noise_mask, residual_region
 from atldiff.training.face_batches import Batch, FaceDraws, assemble, tinted
 from prepared_files import write_prepared
@@ -56,7 +56,14 @@ def plain_batch(clips: list[PreparedClip], settings: Settings, step: int) -> Bat
 
 def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generator) -> Batch:
     count, crop = settings.frames, settings.crop
-    first, own = int(random.integers(clip.info.frames - count + 1)), int(random.integers(clip.info.frames))
+    firsts, owns = random.integers(clip.info.frames - count + 1, size=2), random.integers(clip.info.frames, size=2)
+    opening = mouth_opening(clip.landmarks())
+    first, own = int(firsts[0]), int(owns[0])
+    evenly = random.random(2) < 0.5
+    if not evenly[0] and opening[firsts[1] : firsts[1] + count].mean() > opening[first : first + count].mean():
+        first = int(firsts[1])
+    if not evenly[1] and opening[owns[1]] < opening[own]:
+        own = int(owns[1])
     chosen = [*range(first, first + count), own]
     pictures = torch.from_numpy(clip.frames()[chosen]).permute(0, 3, 1, 2).float() / 255
     points = torch.from_numpy(clip.landmarks()[chosen]) / 2
@@ -65,6 +72,9 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
         points = torch.stack([CROP_SIZE - points[..., 0], points[..., 1]], dim=-1)
     gamma, gain = np.exp(random.normal(0, 0.2)), np.exp(random.normal(0, 0.1, size=(3, 1, 1)))
     pictures = (pictures ** float(gamma) * torch.from_numpy(gain).float()).clamp(0, 1)
+    saturation = random.uniform(0, 1.2) if random.random() < 0.25 else 1.0
+    grey = pictures.mean(dim=1, keepdim=True)
+    pictures = (grey + saturation * (pictures - grey)).clamp(0, 1)
     left, top = (2 * (random.random((2, 2)).mean(axis=0) * (WINDOW_SIZE - crop) / 2).round()).astype(int)
     box = (..., slice(top, top + crop), slice(left, left + crop))
     half_box = (..., slice(top // 2, (top + crop) // 2), slice(left // 2, (left + crop) // 2))

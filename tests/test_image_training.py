@@ -15,7 +15,13 @@ from atldiff.errors import ModelError
 from atldiff.serialization import WEIGHTS_NAME, load_config, load_weights
 from atldiff.training.checkpoint import Checkpoints
 from atldiff.training.critic import critic_losses
-from atldiff.training.diffusion import DiffusionTask, DiffusionTraining, train_diffusion, validate
+from atldiff.training.diffusion import (
+    DiffusionTask,
+    DiffusionTraining,
+    reconstruction_loss,
+    train_diffusion,
+    validate,
+)
 from atldiff.training.launch import Launch
 from prepared_files import write_prepared
 
@@ -39,15 +45,28 @@ def test_network_and_critic_learn_from_their_own_losses_alone(prepared: Path) ->
     critic, unet = task.model.critic, task.model.unet
     assert critic is not None
     predicted = unet.conv_out.bias.sum() * 0.1 + batch["warped"]
-    judgement, loss = critic_losses(critic, predicted, batch)
-    judgement.backward(retain_graph=True)
-    assert unet.conv_out.bias.grad is not None
-    assert unet.conv_out.bias.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in critic.parameters())
-    unet.conv_out.bias.grad = None
+    judgement, distance, loss = critic_losses(critic, predicted, batch)
+    for asked in (judgement, distance):
+        asked.backward(retain_graph=True)
+        assert unet.conv_out.bias.grad is not None
+        assert unet.conv_out.bias.grad.abs().sum() > 0
+        assert all(parameter.grad is None for parameter in critic.parameters())
+        unet.conv_out.bias.grad = None
     loss.backward()
     assert unet.conv_out.bias.grad is None
     assert all(parameter.grad is not None for parameter in critic.parameters())
+
+
+def test_less_of_the_reconstruction_counts_between_the_lips(prepared: Path) -> None:
+    task = DiffusionTask(prepared, TINY_DIFFUSION, TINY_UNET)
+    task.open(torch.device("cpu"))
+    batch = task.assemble(task.draws(0, 1)[0])
+    batch = batch | {"inside": torch.ones_like(batch["inside"])}
+    blurred = F.avg_pool2d(batch["clean"], 5, stride=1, padding=2)
+    whole, fifth, nothing = (reconstruction_loss(blurred, batch, share) for share in (1.0, 0.2, 0.0))
+    assert torch.isclose(fifth, 0.2 * whole) and nothing == 0 and whole > 0
+    outside = batch | {"inside": torch.zeros_like(batch["inside"])}
+    assert torch.isclose(reconstruction_loss(blurred, outside, 0.0), whole)
 
 
 def test_a_critic_learns_what_is_blurred(prepared: Path) -> None:

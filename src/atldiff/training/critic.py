@@ -14,7 +14,7 @@ from atldiff.training.face_batches import Batch
 
 _CHANNELS = (64, 128, 192)
 _STRIDES = (2, 2, 1)
-_INSIDE_WEIGHT = 2.0
+_INSIDE_WEIGHT = 4.0
 """How much heavier than elsewhere in the face the judgement is between the lips."""
 
 _REDUCTION = 8
@@ -95,9 +95,8 @@ def critic_losses(
     fixed = {name: value.detach() for name, value in critic.named_parameters()}
     *own, judged = functional_call(critic, fixed, (judged_frames(predicted_N3HW, batch),))
     clips = len(batch["identity"])
-    seen = batch["mask"] + _INSIDE_WEIGHT * batch["inside"]
-    mask = seen.unflatten(0, (clips, -1))[:, 1:].flatten(0, 1)
-    weight = F.avg_pool2d(mask, _REDUCTION)
+    mask, inside = (batch[name].unflatten(0, (clips, -1))[:, 1:].flatten(0, 1) for name in ("mask", "inside"))
+    weight = F.avg_pool2d(mask + _INSIDE_WEIGHT * inside, _REDUCTION)
     weight = weight / weight.sum()
     distance = torch.stack(list(_distances(own, features, mask))).mean()
     critic_loss = (weight * (F.relu(1 + made_score.float()) + F.relu(1 - true_score.float()))).sum()

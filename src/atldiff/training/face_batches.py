@@ -18,7 +18,7 @@ from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.diffusion.window import WINDOW_SIZE, cut_windows
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
-from atldiff.face.topology import MIRROR_68
+from atldiff.face.topology import MIRROR_68, mouth_opening
 
 Draw = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
@@ -26,6 +26,13 @@ Batch = dict[str, torch.Tensor]
 _SMALLEST_CLIP = 128
 """Side in pixels of the coarsest clips that are taken; those of another size than the network's are resampled."""
 
+
+_BY_CHANCE = 0.5
+"""Share of the clips whose frames are drawn evenly; of the others the more open of two runs is taken, and the more
+shut of two identities: what is asked of a network most is to open a shut mouth."""
+
+_PALE_SHARE = 0.25
+"""Share of the clips that are made paler, down to grey, or more colourful."""
 
 _CUT_PARTS = ("clean", "warped", "maps", "mask", "region", "inside")
 
@@ -57,6 +64,7 @@ class _Run:
     flip: bool
     gamma: float
     gain: np.ndarray
+    saturation: float
     corner: np.ndarray
 
 
@@ -110,8 +118,8 @@ class FaceDraws(Dataset[Draw]):
         Returns:
             For n clips (this process's part of the step) of F frames and a picture size S: ``frames`` (n, F, S, S, 3)
             and ``identity`` (n, S, S, 3) uint8; ``landmarks`` (n, F + 1, 68, 2) crop pixels, the last the identity's;
-            ``corner`` (n, 2) left and top of the cut in its field; ``gamma`` (n,) and ``gain`` (n, 3) of the tint;
-            ``time`` (n,); ``noise`` (n, 3, crop, crop). Pictures and landmarks are flipped already.
+            ``corner`` (n, 2) left and top of the cut in its field; ``gamma`` (n,), ``gain`` (n, 3) and ``saturation``
+            (n,) of the tint; ``time`` (n,); ``noise`` (n, 3, crop, crop). Pictures and landmarks are flipped already.
         """
         random = np.random.default_rng((self._training.seed, step))
         runs = [self._run(random) for _ in range(self._training.clips)]
@@ -130,13 +138,20 @@ class FaceDraws(Dataset[Draw]):
 
     def _run(self, random: np.random.Generator) -> _Run:
         clip, count = self._sampler.draw(random), self._training.frames
-        first = int(random.integers(clip.info.frames - count + 1))
-        identity = int(random.integers(clip.info.frames))
+        firsts = random.integers(clip.info.frames - count + 1, size=2)
+        identities = random.integers(clip.info.frames, size=2)
         if not self._augment:
-            return _Run(clip, first, identity, False, 1.0, np.ones(3), self._corner(np.full(2, 0.5)))
+            middle = self._corner(np.full(2, 0.5))
+            return _Run(clip, int(firsts[0]), int(identities[0]), False, 1.0, np.ones(3), 1.0, middle)
+        opening = mouth_opening(clip.landmarks())
+        by_chance = random.random(2) < _BY_CHANCE
+        first = firsts[0] if by_chance[0] else max(firsts, key=lambda first: opening[first : first + count].mean())
+        identity = identities[0] if by_chance[1] else min(identities, key=lambda frame: opening[frame])
         flip = bool(random.random() < 0.5)
         gamma, gain = float(np.exp(random.normal(0, 0.2))), np.exp(random.normal(0, 0.1, size=3))
-        return _Run(clip, first, identity, flip, gamma, gain, self._corner(random.random((2, 2)).mean(axis=0)))
+        colour = random.uniform(0, 1.2) if random.random() < _PALE_SHARE else 1.0
+        place = self._corner(random.random((2, 2)).mean(axis=0))
+        return _Run(clip, int(first), int(identity), flip, gamma, gain, float(colour), place)
 
     def _corner(self, place: np.ndarray) -> np.ndarray:
         """Left and top of a cut, even, for a place from 0 to 1 either way: most lie in the middle."""
@@ -160,6 +175,7 @@ class FaceDraws(Dataset[Draw]):
             "corner": run.corner,
             "gamma": np.array(run.gamma, np.float32),
             "gain": run.gain.astype(np.float32),
+            "saturation": np.array(run.saturation, np.float32),
         }
 
 
@@ -213,7 +229,11 @@ def _cut(whole_FCww: torch.Tensor, left: int, top: int, crop: int) -> torch.Tens
 
 
 def tinted(pictures_NFHW3: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """(N · F, 3, H, W) float32 in [0, 1]: gain · picture^gamma, each clip and channel its own."""
+    """(N · F, 3, H, W) float32 in [0, 1]: gain · picture^gamma, each clip its own, then the saturation."""
     pictures = pictures_NFHW3.permute(0, 1, 4, 2, 3).float() / 255
     gamma, gain = draw["gamma"].view(-1, 1, 1, 1, 1), draw["gain"].view(-1, 1, 3, 1, 1)
-    return (pictures.pow(gamma) * gain).clamp(0, 1).flatten(0, 1)
+    pictures = (pictures.pow(gamma) * gain).clamp(0, 1)
+    if bool((draw["saturation"] == 1).all()):
+        return pictures.flatten(0, 1)
+    grey = pictures.mean(dim=2, keepdim=True)
+    return torch.lerp(grey, pictures, draw["saturation"].view(-1, 1, 1, 1, 1)).clamp(0, 1).flatten(0, 1)
