@@ -1,5 +1,8 @@
 """Sampler and U-Net: known answers, and what the design promises of them."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,17 +11,18 @@ from atldiff.diffusion import unet as unet_module
 from atldiff.diffusion.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
 from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample, bridge_state, bridge_times
-from atldiff.diffusion.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig
+from atldiff.diffusion.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
 from atldiff.errors import InputError
 from test_warp import face_like_points
 
 torch.set_num_threads(1)
 
 
-def awake_unet() -> IdentityDiffusionUNet:
+def awake_unet(residual_blur: float = 0.0) -> IdentityDiffusionUNet:
     """A small random network whose zero-initialised layers are not zero, so that every input matters."""
     torch.manual_seed(0)
-    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2))
+    sizes = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
+    unet = IdentityDiffusionUNet(dataclasses.replace(sizes, residual_blur=residual_blur))
     with torch.no_grad():
         for parameter in unet.parameters():
             if parameter.abs().max() == 0 and parameter.ndim > 1:
@@ -75,6 +79,28 @@ def test_network_runs_on_any_size_and_changes_nothing_outside_the_region() -> No
     made = unet(**inputs, identity_tokens_BLC=tokens)
     assert torch.equal(made[..., :20, :], inputs["warped_N3HW"][..., :20, :])
     assert (made - inputs["warped_N3HW"])[..., 20:, :].abs().max() > 1e-4
+
+
+def test_a_blur_keeps_what_is_even_and_evens_what_is_not() -> None:
+    even, step = torch.full((1, 3, 32, 32), 0.3), torch.zeros(1, 3, 32, 32)
+    step[..., 16:] = 1.0
+    assert torch.allclose(blurred(even, 2.0)[..., 8:-8, 8:-8], even[..., 8:-8, 8:-8], atol=1e-6)
+    assert torch.equal(blurred(step, 0.0), step)
+    slopes = [blurred(step, sigma)[0, 0, 16].diff().abs()[8:-8].max() for sigma in (1.0, 2.0, 4.0)]
+    for sigma, slope in zip((1.0, 2.0, 4.0), slopes, strict=True):
+        assert abs(float(slope) - 1 / (sigma * math.sqrt(2 * math.pi))) < 0.06
+
+
+@torch.no_grad()
+def test_what_the_network_adds_is_as_soft_as_it_says() -> None:
+    made = {}
+    for sigma in (0.0, 2.0):
+        unet = awake_unet(residual_blur=sigma)
+        inputs = unet_inputs(2)
+        tokens = unet.encode_identity(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+        made[sigma] = unet(**inputs, identity_tokens_BLC=tokens) - inputs["warped_N3HW"]
+    assert torch.allclose(blurred(made[0.0], 2.0), made[2.0], atol=1e-5)
+    assert made[2.0].diff(dim=-1).abs().mean() < 0.5 * made[0.0].diff(dim=-1).abs().mean()
 
 
 @torch.no_grad()

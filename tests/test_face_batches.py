@@ -86,14 +86,15 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
         for picture, (x, y) in zip(pictures[:-1], places, strict=True)
     ]
     shifts = given.corner_F2[:, None] / 2
+    region = residual_region(points[:-1] - shifts, 64, WINDOW_SIZE)
     maps = [landmark_maps(each - shifts, 64, 64) for each in (points[:-1], points[-1:].expand(count, -1, -1))]
     return {
         "clean": torch.stack(clean)[box],
         "warped": given.warped_F3WW[box],
         "maps": torch.cat(maps, dim=1)[half_box],
         "mask": noise_mask(points[:-1] - shifts, 64, WINDOW_SIZE)[box],
-        "region": (residual_region(points[:-1] - shifts, 64, WINDOW_SIZE) * window_fade(torch.device("cpu")))[box],
-        "inside": face.between_lips(given)[box],
+        "region": (region * window_fade(torch.device("cpu")) * (1 - given.inside_F1WW))[box],
+        "inside": given.inside_F1WW[box],
         "identity": face.window_3WW[None],
     }
 
@@ -145,12 +146,14 @@ def test_what_is_seen_between_the_lips_is_where_they_are_apart(clips: list[Prepa
     spoken, shut = landmarks.clone(), landmarks.clone()
     spoken[:, [57, 65, 66, 67], 1] += 6
     shut[:, [67, 66, 65]] = shut[:, [61, 62, 63]]
-    seen = [face.between_lips(face.conditions(points)) for points in (spoken, shut)]
-    corner = face.conditions(spoken).corner_F2[0]
-    x, y = (2 * spoken[0, [62, 66]].mean(dim=0) - corner).long().tolist()
-    assert seen[0][0, 0, y, x] == 1
-    assert float(seen[0].mean()) > 0.01
-    assert float(seen[1].max()) == 0
+    given = [face.conditions(points) for points in (spoken, shut)]
+    x, y = (2 * spoken[0, [62, 66]].mean(dim=0) - given[0].corner_F2[0]).long().tolist()
+    assert given[0].inside_F1WW[0, 0, y, x] == 1
+    assert float(given[0].inside_F1WW.mean()) > 0.01
+    assert float(given[1].inside_F1WW.max()) == 0
+    assert given[0].region_F1WW[0, 0, y, x] == 0
+    free = IdentityFace(torch.rand(3, PICTURE_SIZE, PICTURE_SIZE), landmarks[0].numpy(), inside=1.0)
+    assert free.conditions(spoken).region_F1WW[0, 0, y, x] > 0.5
 
 
 def test_clips_of_128_pixels_give_the_same_places_at_half_the_detail(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ class FaceAnimator:
         self._device = next(unet.parameters()).device
         self._type = network_type(precision, self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
-        self._face = IdentityFace(to_picture(identity, PICTURE_SIZE).to(self._device), landmarks, unet.config.warp)
+        picture = to_picture(identity, PICTURE_SIZE).to(self._device)
+        self._face = IdentityFace(picture, landmarks, unet.config.warp, unet.config.inside)
         generator = torch.Generator().manual_seed(seed)
         self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
         with torch.no_grad():

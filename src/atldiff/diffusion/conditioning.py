@@ -36,6 +36,7 @@ class Conditions:
         maps_F8ww: landmark maps of the frame and of the identity, at half the window's resolution.
         mask_F1WW: where the noise lies.
         region_F1WW: where the network may change the picture.
+        inside_F1WW: how much of each place is seen between the lips; nothing where the mouth is not a layer.
     """
 
     flow_F2GG: torch.Tensor
@@ -46,6 +47,7 @@ class Conditions:
     maps_F8ww: torch.Tensor
     mask_F1WW: torch.Tensor
     region_F1WW: torch.Tensor
+    inside_F1WW: torch.Tensor
 
 
 class IdentityFace:
@@ -55,14 +57,17 @@ class IdentityFace:
         identity_3SS: (3, 256, 256) the crop in [0, 1].
         landmarks: (68, 2) its landmarks, crop pixels.
         bent: whether the start is the identity moved to each frame's landmarks, or the identity as it is.
+        inside: how much the network may do between the lips, 0 to 1.
 
     Attributes:
         window_3WW: (3, 128, 128) the identity's own window, from which the network knows whom it sees.
     """
 
-    def __init__(self, identity_3SS: torch.Tensor, landmarks: np.ndarray, bent: bool = True) -> None:
+    def __init__(
+        self, identity_3SS: torch.Tensor, landmarks: np.ndarray, bent: bool = True, inside: float = 0.0
+    ) -> None:
         self._identity = identity_3SS
-        self._bent = bent
+        self._bent, self._inside = bent, inside
         device = identity_3SS.device
         self._landmarks = torch.from_numpy(np.asarray(landmarks)).float().to(device)[None]
         self._geometry = MouthGeometry(landmarks)
@@ -82,6 +87,8 @@ class IdentityFace:
         own = within_window(self._landmarks.expand(len(points), -1, -1), corner)
         maps = [landmark_maps(each, WINDOW_SIDE, WINDOW_SIZE // 2) for each in (points, own)]
         flow, shapes, lids, warped = (self._moved if self._bent else self._still)(points_FK2, corner)
+        inside = self._between_lips(shapes, corner)
+        region = residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade * (1 - (1 - self._inside) * inside)
         return Conditions(
             flow_F2GG=flow,
             shapes=shapes,
@@ -90,16 +97,17 @@ class IdentityFace:
             warped_F3WW=warped,
             maps_F8ww=torch.cat(maps, dim=1),
             mask_F1WW=noise_mask(points, WINDOW_SIDE, WINDOW_SIZE),
-            region_F1WW=residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade,
+            region_F1WW=region,
+            inside_F1WW=inside,
         )
 
-    def between_lips(self, given: Conditions) -> torch.Tensor:
-        """How much of the windows is seen between the lips, (F, 1, 128, 128) in [0, 1]; nothing without a layer."""
-        if given.shapes is None:
-            return torch.zeros_like(given.mask_F1WW)
-        steps = torch.arange(WINDOW_SIZE, device=given.corner_F2.device) + 0.5
-        pixels = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) + given.corner_F2[:, None, None]
-        return self._painter.cover(given.shapes, pixels / WINDOW_SCALE)
+    def _between_lips(self, shapes: MouthShapes | None, corner_F2: torch.Tensor) -> torch.Tensor:
+        """(F, 1, 128, 128) in [0, 1]."""
+        if shapes is None:
+            return torch.zeros(len(corner_F2), 1, WINDOW_SIZE, WINDOW_SIZE, device=corner_F2.device)
+        steps = torch.arange(WINDOW_SIZE, device=corner_F2.device) + 0.5
+        pixels = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) + corner_F2[:, None, None]
+        return self._painter.cover(shapes, pixels / WINDOW_SCALE)
 
     def _moved(
         self, points_FK2: torch.Tensor, corner_F2: torch.Tensor

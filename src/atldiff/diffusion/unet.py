@@ -7,6 +7,7 @@ attends to the identity alone, so a network trained on cuts runs on whole window
 of each pixel, for the same reason.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ class UNetConfig:
         warp: the noise lies on the identity frame bent to the frame's landmarks; False: on the identity frame as it
             is, as in the paper.
         maps: the network is given the landmark maps; False: it knows the landmarks from the noise and the warp alone.
+        residual_blur: standard deviation in pixels of a blur of what the network adds: it shades the skin and moves
+            its folds, and leaves pores and hair to the portrait; 0 for none.
+        inside: how much of what it adds counts between the lips, 0 to 1; the rest is the mouth layer's.
     """
 
     channels: tuple[int, int, int] = (48, 96, 192)
@@ -48,6 +52,8 @@ class UNetConfig:
     noise_scale: float = 0.25
     warp: bool = True
     maps: bool = True
+    residual_blur: float = 2.0
+    inside: float = 0.0
 
     def __post_init__(self) -> None:
         sizes = (*self.channels, self.time_features, self.attention_heads)
@@ -57,6 +63,10 @@ class UNetConfig:
             raise ModelError(f"{self}: expected heads that divide the last channels, and even time features")
         if not 0 <= self.noise_scale <= 10:
             raise ModelError(f"noise_scale is {self.noise_scale}; expected 0 to 10")
+        if not 0 <= self.residual_blur <= 16 or not 0 <= self.inside <= 1:
+            raise ModelError(
+                f"residual_blur is {self.residual_blur} and inside {self.inside}; expected 0 to 16 and 0 to 1"
+            )
 
 
 class PixelNorm(nn.Module):
@@ -284,7 +294,8 @@ class IdentityDiffusionUNet(nn.Module):
         up = F.interpolate(self.up_fine(middle_NCHW), scale_factor=2.0, mode="nearest")
         fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
         residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH)
-        return (torch.addcmul(warped_N3HW, region_N1HW, residual.float()),)
+        residual = blurred(residual.float(), self.config.residual_blur)
+        return (torch.addcmul(warped_N3HW, region_N1HW, residual),)
 
     def _in_pieces(
         self, stage: Callable[..., tuple[torch.Tensor, ...]], time_NE: torch.Tensor, *given_N: torch.Tensor
@@ -308,6 +319,19 @@ class IdentityDiffusionUNet(nn.Module):
         rates = torch.exp(torch.arange(half, device=time_N.device) * (-6.0 / half))
         angles = 100.0 * time_N.float()[:, None] * rates
         return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+
+
+def blurred(pictures_N3HW: torch.Tensor, sigma: float) -> torch.Tensor:
+    """A Gaussian blur of ``sigma`` pixels; beyond the border is nothing."""
+    if sigma == 0:
+        return pictures_N3HW
+    reach = math.ceil(2.5 * sigma)
+    profile = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=pictures_N3HW.device) / sigma).square())
+    profile = (profile / profile.sum()).to(pictures_N3HW)
+    channels = pictures_N3HW.shape[1]
+    down, across = (profile.view(shape).expand(channels, -1, -1, -1) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
+    tall = F.conv2d(pictures_N3HW, down, padding=(reach, 0), groups=channels)
+    return F.conv2d(tall, across, padding=(0, reach), groups=channels)
 
 
 def _needed_frames(kept: slice, frames: int) -> list[slice]:

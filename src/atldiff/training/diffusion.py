@@ -202,7 +202,7 @@ class DiffusionTask(Task[JudgedUNet]):
         return FaceDraws(self._clips, self._training, rank=share, world=shares)
 
     def assemble(self, draw: Draw) -> Batch:
-        return assemble(draw, bent=self.config.warp)
+        return assemble(draw, self.config.warp, self.config.inside)
 
     def learning_rate(self, step: int) -> float:
         return self._training.cosine_rate(step, floor=0.02)

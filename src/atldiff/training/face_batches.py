@@ -183,12 +183,13 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
     return resample(picture, np.eye(2, 3) * (len(picture) / size), size)
 
 
-def assemble(draw: Draw, bent: bool = True) -> Batch:
+def assemble(draw: Draw, bent: bool = True, inside: float = 0.0) -> Batch:
     """What the compact network needs of a draw, on the draw's device.
 
     Args:
         draw: of :class:`FaceDraws`.
         bent: whether ``warped`` is the identity bent to the frames' landmarks, or the identity as it is.
+        inside: how much the network may do between the lips, 0 to 1.
 
     Returns:
         float32 tensors, N = clips · frames, pictures in [0, 1], cut out of the frames' windows: ``clean``,
@@ -204,12 +205,18 @@ def assemble(draw: Draw, bent: bool = True) -> Batch:
     own = []
     for clip in range(clips):
         landmarks = draw["landmarks"][clip]
-        face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent)
+        face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent, inside)
         given = face.conditions(landmarks[:-1])
         clean = cut_windows(true[clip], given.corner_F2)
         left, top = draw["corner"][clip].tolist()
-        inside = face.between_lips(given)
-        wholes = (clean, given.warped_F3WW, given.maps_F8ww, given.mask_F1WW, given.region_F1WW, inside)
+        wholes = (
+            clean,
+            given.warped_F3WW,
+            given.maps_F8ww,
+            given.mask_F1WW,
+            given.region_F1WW,
+            given.inside_F1WW,
+        )
         for cuts, whole in zip(parts.values(), wholes, strict=True):
             cuts.append(_cut(whole, left, top, crop))
         own.append(face.window_3WW)

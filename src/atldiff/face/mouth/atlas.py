@@ -21,8 +21,8 @@ EXTENT_MM = (36.0, 18.0, 24.0)
 
 _MOST_PIXELS_PER_MM = 10.0
 
-_UPPER_BELOW_SEAM_MM = 2.4
-_LOWER_BELOW_SEAM_MM = 1.6
+_UPPER_BELOW_SEAM_MM = 1.4
+_LOWER_BELOW_SEAM_MM = -0.6
 """Where the biting edges lie when the lips are shut."""
 
 _HIDDEN_MM = 0.9

@@ -30,10 +30,10 @@ _TOUCHING_MM = (0.3, 1.2)
 _TEETH_FROM_MM = (0.9, 2.4)
 """Local gap up to which no teeth are seen in the dark between the lips, and from which on all of them."""
 
-_LIP_SHADOW_MM = 1.1
+_LIP_SHADOW_MM = 0.8
 """How far lower teeth must stand out over the lip to be seen."""
 
-_LIT_DEPTH_MM = 3.2
+_LIT_DEPTH_MM = 4.0
 LOWER_SHARE_OF_DROP = 0.97
 """How far lower teeth go with the jaw that the landmarks show."""
 
@@ -71,7 +71,7 @@ class MouthPainter:
         self._half = torch.tensor(WINDOW_HALF_MM) * self._mm
         light = self._atlas.light
         tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
-        self._tongue = (light.gum_3 * tint.sqrt()).clamp(0, 1).to(device)
+        self._tongue = (light.gum_3 * tint.pow(0.25)).clamp(0, 1).to(device)
 
     def paint(
         self,
@@ -166,9 +166,9 @@ class MouthPainter:
         in_jaw = torch.stack([mm[..., 0], mm[..., 1] - LOWER_SHARE_OF_DROP * drop], dim=-1)
         from_top, from_bottom = (place.below - place.top) / self._mm, (place.bottom - place.below) / self._mm
         gap = from_top + from_bottom
-        corners = smoothstep(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.6)
-        shade = 0.7 + 0.3 * smoothstep((from_top + 0.3) / _LIT_DEPTH_MM)
-        shade = shade * (0.65 + 0.35 * corners) * (0.85 + 0.15 * smoothstep((gap - 1) / 5))
+        corners = smoothstep(4 * (place.along * (1 - place.along)).clamp_min(0) / 0.75)
+        shade = 0.5 + 0.5 * smoothstep((from_top + 0.3) / _LIT_DEPTH_MM)
+        shade = shade * (0.65 + 0.35 * corners) * (0.7 + 0.3 * smoothstep((gap - 1) / 8))
         colour = self._hollow(mm[..., 0], from_top, from_bottom, gap, corners)
         seen = smoothstep((gap - _TEETH_FROM_MM[0]) / (_TEETH_FROM_MM[1] - _TEETH_FROM_MM[0]))
         above_lip = smoothstep((from_bottom - 0.2) / _LIP_SHADOW_MM)
@@ -192,11 +192,11 @@ class MouthPainter:
         """The dark, lit a little towards the lower lip, and the tongue in it, (F, 3, h, w); lengths in mm."""
         x = across_Fhw / 17
         middle = gap_Fhw.amax(dim=(1, 2), keepdim=True)
-        rise = middle * (0.66 - 0.018 * middle).clamp(0.3, 0.62) * (1 - 0.75 * x.square()).clamp_min(0)
+        rise = middle * (0.78 - 0.014 * middle).clamp(0.45, 0.7) * (1 - 0.75 * x.square()).clamp_min(0)
         depth = rise - from_bottom_Fhw
         tongue = smoothstep(depth / 3.5 + 0.5) * smoothstep((1.15 - x.abs()) / 0.6) * smoothstep(middle / 4)
         groove = 1 - 0.10 * torch.exp(-(x * 5).square())
-        level = (0.40 + 0.34 * smoothstep(depth / 6)) * groove * (0.5 + 0.5 * corners_Fhw)
+        level = (0.50 + 0.38 * smoothstep(depth / 6)) * groove * (0.55 + 0.45 * corners_Fhw)
         lit = (0.55 + 0.9 * torch.exp(-from_bottom_Fhw.clamp_min(0) / 3.5)) * (0.6 + 0.4 * corners_Fhw)
         lit = lit * (0.55 + 0.45 * smoothstep(from_top_Fhw / 4))
         dark = self._atlas.dark_3[:, None, None] * lit[:, None]
