@@ -27,6 +27,10 @@ _EDGE_MM = 0.25
 _TOUCHING_MM = (0.3, 1.2)
 """Local gap of the lips up to which nothing is seen between them, and from which on everything."""
 
+_CORNER_SHARE = (0.12, 0.42)
+"""Local gap over the mouth's widest up to which lips hide what lies in the corners, and from which on nothing is
+hidden: without it the opening ends in points, which no mouth does."""
+
 _TEETH_FROM_MM = (0.9, 2.4)
 """Local gap up to which no teeth are seen in the dark between the lips, and from which on all of them."""
 
@@ -249,5 +253,7 @@ class _Place:
         depth = torch.minimum(self.below - self.top, self.bottom - self.below) / pixels_per_mm
         gap = (self.bottom - self.top) / pixels_per_mm
         shown = smoothstep((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
+        widest = gap.amax(dim=(1, 2), keepdim=True).clamp_min(1e-3)
+        shown = shown * smoothstep((gap / widest - _CORNER_SHARE[0]) / (_CORNER_SHARE[1] - _CORNER_SHARE[0]))
         within = (self.along > 0) & (self.along < 1)
         return (depth / (2 * soft_mm) + 0.5).clamp(0, 1) * shown * within
