@@ -7,6 +7,7 @@ attends to the identity alone, so a network trained on cuts runs on whole window
 of each pixel, for the same reason.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -322,16 +323,21 @@ class IdentityDiffusionUNet(nn.Module):
 
 
 def blurred(pictures_N3HW: torch.Tensor, sigma: float) -> torch.Tensor:
-    """A Gaussian blur of ``sigma`` pixels; beyond the border is nothing."""
+    """A Gaussian blur of ``sigma`` pixels, in float32; beyond the border is nothing."""
     if sigma == 0:
         return pictures_N3HW
-    reach = math.ceil(2.5 * sigma)
-    profile = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=pictures_N3HW.device) / sigma).square())
-    profile = (profile / profile.sum()).to(pictures_N3HW)
-    channels = pictures_N3HW.shape[1]
-    down, across = (profile.view(shape).expand(channels, -1, -1, -1) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
-    tall = F.conv2d(pictures_N3HW, down, padding=(reach, 0), groups=channels)
-    return F.conv2d(tall, across, padding=(0, reach), groups=channels)
+    down, across = (_blur_matrix(side, sigma).to(pictures_N3HW.device) for side in pictures_N3HW.shape[-2:])
+    with torch.autocast(pictures_N3HW.device.type, enabled=False):
+        return down @ pictures_N3HW.float() @ across
+
+
+@functools.cache
+def _blur_matrix(side: int, sigma: float) -> torch.Tensor:
+    """(side, side), symmetric: row i holds the weights of the pixels for pixel i."""
+    distance = torch.arange(side)[:, None] - torch.arange(side)
+    profile = torch.exp(-0.5 * (distance / sigma).square()) * (distance.abs() <= math.ceil(2.5 * sigma))
+    reach = torch.arange(-math.ceil(2.5 * sigma), math.ceil(2.5 * sigma) + 1)
+    return profile / torch.exp(-0.5 * (reach / sigma).square()).sum()
 
 
 def _needed_frames(kept: slice, frames: int) -> list[slice]:
