@@ -189,7 +189,7 @@ def test_bfloat16_is_within_a_level_on_average(steps: int) -> None:
     exact, rounded = (animator(steps=steps, precision=name).animate(swaying(6)) for name in ("float32", "bfloat16"))
     assert exact.residual_F3hw.abs().mean() * 255 > 1
     difference = (exact.residual_F3hw - rounded.residual_F3hw).abs() * 255
-    assert 0 < difference.mean() < 0.5
+    assert 0 < difference.mean() < 1
 
 
 def test_the_precision_is_chosen_for_the_device() -> None:
@@ -220,8 +220,17 @@ def test_windows_join_without_a_seam() -> None:
     assert (windows - at_once).abs().max() < 1e-4
 
 
+def test_a_face_at_rest_is_the_portrait_itself() -> None:
+    """What the network would add where nothing has moved is taken off, and moved along where something has."""
+    rest = face_like_points().numpy().astype(np.float32)
+    face = animator()
+    assert face.animate(np.repeat(rest[None], 5, axis=0)).residual_F3hw.abs().max() < 1e-5
+    assert face.animate(swaying(5)).residual_F3hw.abs().max() > 1e-3
+    assert face._at_rest.abs().max() > 1e-2
+
+
 def test_seed_decides_the_noise() -> None:
-    landmarks = face_like_points().numpy()[None]
+    landmarks = swaying(3)
     first, again, other = (animator(seed).animate(landmarks).residual_F3hw for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -355,7 +355,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_goes_on_exactly_and_lowers_the_loss(prepared: Path, tmp_path: Path) -> None:
-    training = dataclasses.replace(TRAINING, steps=16, crop=64, report_every=8)
+    training = dataclasses.replace(TRAINING, steps=24, crop=64, report_every=8)
     config = dataclasses.replace(TINY, frames=4)
     train_diffusion(prepared, tmp_path / "whole", training, config, Launch("cpu", quiet=True))
     with (tmp_path / "whole" / "log.csv").open(newline="") as stream:

@@ -83,7 +83,7 @@ def noise_mask_as_published(landmarks_BFK2: torch.Tensor, size: int, kernel: int
     clips, frames, points = landmarks_BFK2.shape[:3]
     columns, rows = landmarks_BFK2.floor().long().clamp(-1, size).unbind(dim=-1)
     framed = torch.zeros(clips * frames, (size + 2) ** 2, device=landmarks_BFK2.device)
-    framed.scatter_(1, ((rows + 1) * (size + 2) + columns + 1).view(-1, points), 1.0)
+    framed.scatter_(1, ((rows + 1) * (size + 2) + columns + 1).reshape(-1, points), 1.0)
     marks = framed.view(-1, 1, size + 2, size + 2)[..., 1:-1, 1:-1]
     half = kernel // 2
     sigma = 0.3 * (half - 1) + 0.8

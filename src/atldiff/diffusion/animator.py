@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from atldiff.diffusion.conditioning import IdentityFace
+from atldiff.diffusion.conditioning import Conditions, IdentityFace
 from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
@@ -15,7 +15,7 @@ from atldiff.diffusion.window import WINDOW_SCALE, WINDOW_SIZE
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
 from atldiff.face.mouth.geometry import MouthShapes
 from atldiff.guidance import guide_noise
-from atldiff.warp import thin_plate_flow
+from atldiff.warp import thin_plate_flow, warp
 
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
@@ -62,6 +62,9 @@ class FaceFrames:
 class FaceAnimator:
     """Moves one face.
 
+    What the network would add to the identity at rest is taken off everywhere, moved along with the face: a portrait
+    that does not move is itself, whatever the network makes of its beard or its light.
+
     Args:
         unet: the image network.
         identity: (S, S, 3) uint8 face crop; the network sees it at 256 pixels.
@@ -91,6 +94,7 @@ class FaceAnimator:
         self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
         with torch.no_grad():
             self._tokens = unet.encode_identity(self._face.window_3WW[None])
+            self._at_rest = self._added_at_rest() if steps else torch.zeros(3, 1, 1)
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
@@ -105,6 +109,20 @@ class FaceAnimator:
         if self._steps == 0:
             return warp_alone(self._landmarks, points[kept])
         given = self._face.conditions(points)
+        flow, corner = given.flow_F2GG[kept], given.corner_F2[kept]
+        left, top = corner.unbind(dim=1)
+        at_rest = warp(self._at_rest, flow, CROP_SIZE, (left, top, WINDOW_SIZE, WINDOW_SIZE))
+        return FaceFrames(
+            flow_F2GG=flow,
+            shapes=given.shapes[kept] if given.shapes is not None else None,
+            lids_F=given.lids_F[kept],
+            residual_F3hw=self._added(given, kept) - at_rest,
+            corner_F2=corner,
+            per_pixel=WINDOW_SCALE,
+        )
+
+    def _added(self, given: Conditions, kept: slice) -> torch.Tensor:
+        """What the network adds to the windows of the frames ``kept``, (F, 3, 128, 128)."""
         start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
 
         def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
@@ -114,14 +132,15 @@ class FaceAnimator:
                 )
 
         windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))
-        return FaceFrames(
-            flow_F2GG=given.flow_F2GG[kept],
-            shapes=given.shapes[kept] if given.shapes is not None else None,
-            lids_F=given.lids_F[kept],
-            residual_F3hw=windows.clamp(0, 1) - given.warped_F3WW[kept],
-            corner_F2=given.corner_F2[kept],
-            per_pixel=WINDOW_SCALE,
-        )
+        return windows.clamp(0, 1) - given.warped_F3WW[kept]
+
+    def _added_at_rest(self) -> torch.Tensor:
+        """(3, 256, 256) what it adds to the identity where nothing has moved."""
+        given = self._face.conditions(self._landmarks)
+        ((left, top),) = given.corner_F2.tolist()
+        added = torch.zeros(3, PICTURE_SIZE, PICTURE_SIZE, device=self._device)
+        added[:, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE] = self._added(given, slice(0, 1))[0]
+        return added
 
 
 def landmark_windows(
