@@ -339,7 +339,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize("verb", verbs())
 def test_help_tells_every_default_and_ends_with_examples_that_parse(verb):
     parser = verbs()[verb]
-    needed = ("help", "portrait", "speech", "text", "output")
+    needed = ("help", "portrait", "video", "speech", "text", "output")
     options = [each for each in parser._actions if each.option_strings and not each.required]
     texts = {each.option_strings[0]: each.help or "" for each in options if each.dest not in needed}
     assert [name for name, text in texts.items() if "default: " not in text] == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atldiff.errors import InputError
-from atldiff.face.crop import CROP_SIZE, face_crop
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, face_crop
 from atldiff.face.mouth.settle import settle_lips
 from atldiff.face.portrait import load_portrait, select_face
 from atldiff.face.topology import EYELID_PAIRS, interocular_distance, mouth_opening
@@ -269,7 +269,7 @@ def test_talking_is_what_the_stream_makes_of_the_crop(tiny_pipeline, portrait, w
     detector = tiny_pipeline._face_detector()
     picture = load_portrait(portrait, detector)
     landmarks, _ = select_face(picture, detector)
-    crop = face_crop(landmarks, CROP_SIZE)
+    crop = face_crop(landmarks, PICTURE_SIZE)
     face, points = crop.cut(picture), crop.to_crop(settle_lips(picture, landmarks))
     for options in ({"seed": 2, "fps": 30.0, "head_motion": 0.7, "blink": "auto"}, STILL | {"seed": 0}):
         streamed = tiny_pipeline(portrait, word, crop_only=True, **options).frames

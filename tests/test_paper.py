@@ -265,7 +265,7 @@ def test_the_regularisation_of_the_kan_can_be_added(prepared: Path, encoder_fold
 @pytest.mark.parametrize("fps", [25.0, 30.0])
 def test_a_trained_model_speaks(pipeline: ATLDiffPipeline, portrait: Path, word: Path, fps: float) -> None:
     video = pipeline(portrait, word, fps=fps, crop_only=True, emotion="auto")
-    assert video.frames.shape == (round(1.2 * fps), 128, 128, 3)
+    assert video.frames.shape == (round(1.2 * fps), 256, 256, 3)
     assert np.ptp(video.frames.astype(int), axis=0).max() > 0
 
 

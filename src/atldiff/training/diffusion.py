@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
@@ -161,9 +162,10 @@ def _differences(pictures: torch.Tensor) -> float:
 
 
 def _comparison(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
-    """(rows · 128, 4 · 128, 3): identity, start, generated, true for some frames of a batch."""
+    """(rows · crop, 4 · crop, 3): identity (whole, made small), start, generated, true for some frames of a batch."""
     frames = len(predicted) // len(batch["identity"])
-    columns = [batch["identity"].repeat_interleave(frames, dim=0), batch["warped"], predicted, batch["clean"]]
+    identity = F.interpolate(batch["identity"], size=predicted.shape[-2:], mode="area")
+    columns = [identity.repeat_interleave(frames, dim=0), batch["warped"], predicted, batch["clean"]]
     stacked = torch.stack(columns, dim=1)[:: max(1, len(predicted) // _ROWS_PER_BATCH)][:_ROWS_PER_BATCH]
     return stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
 

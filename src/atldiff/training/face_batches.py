@@ -11,13 +11,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, SpeakerSampler
 from atldiff.diffusion.conditioning import IdentityFace
 from atldiff.diffusion.window import WINDOW_SIZE, cut_windows
 from atldiff.errors import InputError
-from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
 from atldiff.face.topology import MIRROR_68, mouth_opening
 
 Draw = dict[str, torch.Tensor]
@@ -163,8 +164,7 @@ class FaceDraws(Dataset[Draw]):
         landmarks = run.clip.landmarks()[chosen] * np.float32(CROP_SIZE / size)
         frames, identity = run.clip.frames(run.first, count), run.clip.frames(run.identity, 1)[0]
         if size != self._size:
-            frames = np.stack([_resized(frame, self._size) for frame in frames])
-            identity = _resized(identity, self._size)
+            frames, identity = _resized(frames, self._size), _resized(identity[None], self._size)[0]
         if run.flip:
             frames, identity = frames[:, :, ::-1], identity[:, ::-1]
             landmarks = landmarks[:, MIRROR_68] * np.array([-1, 1], np.float32) + np.array([CROP_SIZE, 0], np.float32)
@@ -179,8 +179,11 @@ class FaceDraws(Dataset[Draw]):
         }
 
 
-def _resized(picture: np.ndarray, size: int) -> np.ndarray:
-    return resample(picture, np.eye(2, 3) * (len(picture) / size), size)
+def _resized(pictures: np.ndarray, size: int) -> np.ndarray:
+    """(F, S, S, 3) uint8 → (F, size, size, 3)."""
+    planes = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def assemble(draw: Draw, bent: bool = True, inside: float = 0.0) -> Batch:
