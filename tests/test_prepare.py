@@ -61,7 +61,7 @@ def tools(detector: FaceDetector) -> Tools:
 def task_of(path: Path, sound: Path | None = None) -> Task:
     media = MediaSource(path)
     clip = SourceClip("made/a/clip", "made", "a", "", "", "train", media, MediaSource(sound or path), None)
-    return Task(clip, path.parent, path.parent / "out", 128, Fraction(25))
+    return Task(clip, path.parent, path.parent / "out", 256, Fraction(25))
 
 
 def verdict(path: Path, tools: Tools, kind: str = "rejected") -> str:
@@ -275,7 +275,7 @@ def test_the_reader_gives_what_was_prepared(undisturbed: tuple[Path, PrepareRepo
     assert reason.startswith("cannot be read: text.mp4 ")
     clip = clips.split("val")[0]
     assert clip.landmarks().shape == (FRAMES, 68, 2)
-    assert clip.frames(3, 5).shape == (5, 128, 128, 3)
+    assert clip.frames(3, 5).shape == (5, 256, 256, 3)
     assert clip.info.emotion_id is None
     waveform = clip.waveform()
     assert len(waveform) == round(FRAMES / 25 * SAMPLE_RATE)
@@ -427,7 +427,7 @@ def test_what_does_not_go_together_is_refused(
     tree: Path, undisturbed: tuple[Path, PrepareReport], tmp_path: Path
 ) -> None:
     folder, _ = undisturbed
-    with pytest.raises(InputError, match=r"was begun with size 128, now 64; expected the same"):
+    with pytest.raises(InputError, match=r"was begun with size 256, now 64; expected the same"):
         prepare("clips", tree, folder, size=64)
     with pytest.raises(InputError, match=r"was begun with fps 25\.0, now 30\.0"):
         prepare("clips", tree, folder, fps=30)

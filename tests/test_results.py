@@ -37,7 +37,7 @@ def syllable(word: Path) -> Speech:
 def test_a_stream_counts_and_saves_itself(tiny_pipeline, portrait, syllable, tmp_path) -> None:
     stream = tiny_pipeline.stream(portrait, syllable, crop_only=True)
     assert len(stream) == stream.frames == 10
-    assert re.fullmatch(r"FrameStream\(10 frames of 128×128 at 25 fps, seed \d+, 0 given\)", repr(stream))
+    assert re.fullmatch(r"FrameStream\(10 frames of 256×256 at 25 fps, seed \d+, 0 given\)", repr(stream))
     steps = []
     path = stream.save(tmp_path / "out.mp4", progress=lambda *step: steps.append(step))
     assert steps == [(done, 10) for done in range(1, 11)]
@@ -53,7 +53,7 @@ def test_a_result_shows_itself_in_a_notebook(tiny_pipeline, portrait, syllable) 
     steps = []
     head = tiny_pipeline(portrait, syllable, crop_only=True, seed=7, progress=lambda *step: steps.append(step))
     assert steps[-1] == (10, 10)
-    assert repr(head) == "TalkingHead(10 frames of 128×128 at 25 fps, seed 7)"
+    assert repr(head) == "TalkingHead(10 frames of 256×256 at 25 fps, seed 7)"
     assert len(head) == 10
     assert head._repr_html_().startswith("<video controls")
     assert 'src="data:video/mp4;base64,' in head._repr_html_()

@@ -40,7 +40,7 @@ def test_a_live_session_gives_frames(server, face) -> None:
             live.send(json.dumps({"sample_rate": 8000, "crop_only": True, "max_delay_s": 60, "look_ahead_s": 0.2}))
             live.send(face)
             ready = json.loads(live.recv(60))
-            assert ready == {"type": "ready", "width": 128, "height": 128, "fps": 25.0, "sample_rate": 8000}
+            assert ready == {"type": "ready", "width": 256, "height": 256, "fps": 25.0, "sample_rate": 8000}
             for begin in range(0, len(heard), 3200):
                 live.send(heard[begin : begin + 3200])
             live.send(json.dumps({"type": "finish"}))

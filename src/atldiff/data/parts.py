@@ -166,11 +166,7 @@ def _new_part(task: Task, tools: Tools) -> Part:
                 footage = footage[: round(len(sound) * task.fps / SAMPLE_RATE)]
             rejected = quality.length_verdict(len(footage))
             landmarks = np.empty(0) if rejected else track_landmarks(footage, tools.detector)
-            rejected = (
-                rejected
-                or quality.face_verdict(landmarks, task.size)
-                or quality.crowd_verdict(footage, tools.detector)
-            )
+            rejected = rejected or quality.face_verdict(landmarks) or quality.crowd_verdict(footage, tools.detector)
             if rejected:
                 return _rejected(task, rejected)
             landmarks, video, rejected = _crops(footage, fill_gaps(landmarks), task)

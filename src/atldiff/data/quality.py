@@ -21,8 +21,8 @@ UNRELATED_LIPS = "lips unrelated to the sound"
 UNCLEAR_LAG = "lag not clear"
 
 SHORTEST_FRAMES = 8
-SMALLEST_FACE = 1 / 8
-"""Least distance of the outer eye corners in the source, as a share of the crop's side; there it is about 0.4."""
+SMALLEST_FACE = 16.0
+"""Least distance of the outer eye corners in the source, pixels; a face 100 pixels wide has about 50."""
 
 LEAST_LEVEL_DB = -60.0
 """The loudest 50 ms of a clip that is not silent are at least so loud, in dB of full scale."""
@@ -50,14 +50,14 @@ def sound_verdict(waveform: np.ndarray) -> str:
     return f"{SILENT}: {level:.0f} dB of full scale where it is loudest, expected at least {LEAST_LEVEL_DB:.0f}"
 
 
-def face_verdict(landmarks: np.ndarray, size: int) -> str:
-    """Why the track (F, 68, 2) of source pixels, NaN where no face was seen, is unusable for crops of ``size``."""
+def face_verdict(landmarks: np.ndarray) -> str:
+    """Why the track (F, 68, 2) of source pixels, NaN where no face was seen, is unusable."""
     missing = missing_share(landmarks)
     if missing > MAX_MISSING_SHARE:
         return f"no face: in {round(missing * len(landmarks))} of {len(landmarks)} frames"
     distance = float(np.nanmedian(interocular_distance(landmarks)))
-    if distance < SMALLEST_FACE * size:
-        return f"face too small: {distance:.1f} pixels between the eyes, expected at least {SMALLEST_FACE * size:g}"
+    if distance < SMALLEST_FACE:
+        return f"face too small: {distance:.1f} pixels between the eyes, expected at least {SMALLEST_FACE:g}"
     return ""
 
 
