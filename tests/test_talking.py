@@ -266,7 +266,7 @@ def test_a_face_in_a_process_talks_is_interrupted_and_makes_room_for_the_next(wo
         face.mark(1)
         moments = await until_mark(face, 1)
         assert np.array_equal(speaking(moments), sound[:8000])
-        assert any(moment.picture is not None and moment.picture.shape == (128, 128, 3) for moment in moments)
+        assert any(moment.picture is not None and moment.picture.shape == (256, 256, 3) for moment in moments)
         face.say(np.tile(sound, 20))
         face.mark(2)
         face.interrupt()
