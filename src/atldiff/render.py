@@ -19,35 +19,44 @@ _log = logging.getLogger("atldiff")
 
 
 @dataclass(frozen=True)
-class RenderReport:
-    """What was written, and how long it took.
+class WrittenVideo:
+    """A video file, and how long it took.
 
     Attributes:
         path: the file.
-        duration_s: length of the speech in seconds.
-        frames: number of video frames.
-        fps: frames per second.
-        emotion: the expression on the face.
-        seed: what head motion, blinks and noise were drawn from.
+        duration_s: of the video.
+        fps: frames per second, on average.
         size: (width, height) of the frames in pixels.
-        portrait_size: (width, height) of the portrait as it was read.
         seconds: time taken from the inputs to the finished file, without loading the model.
     """
 
     path: Path
     duration_s: float
-    frames: int
     fps: float
-    emotion: str
-    seed: int
     size: tuple[int, int]
-    portrait_size: tuple[int, int]
     seconds: float
 
     @property
     def real_time_factor(self) -> float:
         """Seconds of work for a second of video: below 1 is faster than real time."""
         return self.seconds / self.duration_s
+
+
+@dataclass(frozen=True)
+class RenderReport(WrittenVideo):
+    """What was written.
+
+    Attributes:
+        frames: number of video frames.
+        emotion: the expression on the face.
+        seed: what head motion, blinks and noise were drawn from.
+        portrait_size: (width, height) of the portrait as it was read.
+    """
+
+    frames: int
+    emotion: str
+    seed: int
+    portrait_size: tuple[int, int]
 
 
 def render_video(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from atldiff.dub.options import DubArguments
+from atldiff.render import WrittenVideo
 from atldiff.results import Progress, Watch
 from atldiff.signing import SigningIdentity
 from atldiff.video.writer import check_output
@@ -21,29 +22,14 @@ _log = logging.getLogger("atldiff")
 
 
 @dataclass(frozen=True)
-class DubbedFile:
-    """What was written, and how long it took.
+class DubbedFile(WrittenVideo):
+    """What was written.
 
     Attributes:
-        path: the file.
-        duration_s: of the new video.
-        fps: frames per second, on average.
-        size: (width, height) of the frames in pixels.
         report: what became of the frames.
-        seconds: time taken from the inputs to the finished file, without loading the model.
     """
 
-    path: Path
-    duration_s: float
-    fps: float
-    size: tuple[int, int]
     report: "DubReport"
-    seconds: float
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of work for a second of video: below 1 is faster than real time."""
-        return self.seconds / self.duration_s
 
 
 def dub_video(
