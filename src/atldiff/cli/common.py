@@ -123,15 +123,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
         default=GenerationOptions.blink,
         help="whether the eyes blink (default: %(default)s)",
     )
-    add(
-        "--mouth",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.mouth,
-        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
-    )
-    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
-    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
+    add_face_options(parser)
     add("--crop-only", action="store_true", help="write the square crop of the face (default: the portrait)")
     add("--max-size", metavar="N", type=int, help="longest side of the video in pixels, 64 to 4096 (default: 1920)")
     add(
@@ -144,6 +136,20 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
         metavar="COLOUR",
         help="behind a transparent portrait: a colour, blur or keep (default: mid-grey)",
     )
+
+
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    """Which face speaks, how far its mouth moves, and what makes it."""
+    add = parser.add_argument
+    add(
+        "--mouth",
+        metavar="X",
+        type=float,
+        default=GenerationOptions.mouth,
+        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
+    )
+    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from atldiff.cli.common import ProgressBar, open_pipeline, parent_folder
-from atldiff.cli.generate import STANDARD_INPUT, add_output_options, places_of, spoken_input
+from atldiff.cli.common import ProgressBar, add_face_options, open_pipeline, parent_folder
+from atldiff.cli.generate import STANDARD_INPUT, add_output_options, add_places, places_of, spoken_input
 from atldiff.dub.options import LONGER, SHORTER, DubOptions
 from atldiff.options import GenerationOptions
 
@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", metavar="V S OUT", nargs="*", help="video, speech and output, in this order, as far as not named")
     add("-i", "--video", metavar="V", help="a video with a face in it")
-    add("-s", "--speech", "-a", metavar="S", help="a sound file, or a video with sound; - for standard input")
-    add("--text", metavar="TEXT", help="what is to be said, in the place of speech; - for standard input")
-    add("--voice", metavar="NAME", help="says the text: a voice, or module:callable (default: that of the extra tts)")
-    add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
+    add_places(parser)
     add(
         "--longer",
         choices=LONGER,
@@ -49,15 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DubOptions.background,
         help="how loud the video's own sound is under the speech, 0 to 1 (default: %(default)g)",
     )
-    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
-    add(
-        "--mouth",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.mouth,
-        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
-    )
-    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add_face_options(parser)
     add_output_options(parser)
 
 

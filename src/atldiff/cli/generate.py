@@ -36,12 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", metavar="P S OUT", nargs="*", help="portrait, speech and output, in this order, as far as not named"
     )
     add("-p", "--portrait", "-i", metavar="P", help="a picture, or a video with a face in it")
+    add_places(parser)
+    add_generation_options(parser)
+    add_output_options(parser)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """What is said, and where the video is written to."""
+    add = parser.add_argument
     add("-s", "--speech", "-a", metavar="S", help="a sound file, or a video with sound; - for standard input")
     add("--text", metavar="TEXT", help="what is to be said, in the place of speech; - for standard input")
     add("--voice", metavar="NAME", help="says the text: a voice, or module:callable (default: that of the extra tts)")
     add("-o", "--output", metavar="OUT", help="the video to write: .mp4, .mov, .webm or .gif; its folder is made")
-    add_generation_options(parser)
-    add_output_options(parser)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
