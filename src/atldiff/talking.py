@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atldiff.errors import InputError
+from atldiff.lateness import LEAST_FRAMES_PER_S
 from atldiff.live import LiveSession
 from atldiff.media import frame_rate
 from atldiff.moment import Moment
@@ -19,7 +20,6 @@ LONGEST_DELAY_S = 0.6
 _WORK_S, _LEAST_WORK_S = 0.08, 0.02
 _LATE_FRAMES = 1
 _LATE_SHARE = 0.1
-_LEAST_FRAMES_PER_S = 2
 _STALL_S = 1.0
 _GATHERED_S = 0.04
 _WATCHED_S, _CALM_S = 2.0, 5.0
@@ -203,7 +203,7 @@ class TalkingFace:
         for older in [older for older in self._pictures if older < number]:
             del self._pictures[older]
             self.dropped += 1
-        if late > _LATE_FRAMES and now - self._shown_at < self._fps / _LEAST_FRAMES_PER_S:
+        if late > _LATE_FRAMES and now - self._shown_at < self._fps / LEAST_FRAMES_PER_S:
             self.dropped += 1
             return None, 0
         self._shown_at = now

@@ -47,9 +47,8 @@ class Badge:
         """A copy of the part of a frame that begins there."""
         marked = part.copy()
         height, width = self._kept.shape[:2]
-        rows, columns = (slice(begin, begin + size) for begin, size in
-                         ((self.top - top, height), (self.left - left, width)))  # fmt: skip
-        box = marked[rows, columns]
+        first_row, first_column = self.top - top, self.left - left
+        box = marked[first_row : first_row + height, first_column : first_column + width]
         box[:] = np.rint(box * self._kept + self._added).astype(np.uint8)
         return marked
 
