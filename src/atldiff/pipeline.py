@@ -13,8 +13,7 @@ import torch
 
 import atldiff
 from atldiff.diffusion.animator import FaceAnimator
-from atldiff.diffusion.compose import PortraitComposer
-from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network, make_animator
+from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network
 from atldiff.diffusion.precision import network_type
 from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
 from atldiff.dub.options import DubOptions
@@ -48,7 +47,7 @@ from atldiff.options import (
     OptionArguments,
 )
 from atldiff.results import FrameStream, Progress, TalkingHead
-from atldiff.scene import Scene, make_scene
+from atldiff.scene import Scene, make_crop_scene, make_scene
 from atldiff.serialization import (
     WEIGHTS_FOLDER,
     check_model_folder,
@@ -476,12 +475,9 @@ class ATLDiffPipeline:
             (F, S, S, 3) uint8.
         """
         steps = self.config.steps if steps is None else steps
-        crop = whole_crop(len(identity))
-        points = crop.to_crop(identity_landmarks)
-        animator = make_animator(self.unet, identity, points, steps, seed, emotion, self._precision)
-        composer = PortraitComposer(identity, crop, points, next(self.unet.parameters()).device)
-        parts = animator.stream([crop.to_crop(landmarks)])
-        return np.stack([frame for part in parts for frame in composer.render(part)])
+        scene = make_crop_scene(self.unet, identity, identity_landmarks, steps, seed, emotion, self._precision)
+        points = whole_crop(len(identity)).to_crop(landmarks)
+        return np.stack(list(scene.pictures(scene.animator.stream([points]))))
 
     def close(self) -> None:
         """Free the face detector; the pipeline makes a new one if it is used again."""

@@ -9,7 +9,7 @@ import numpy as np
 from atldiff.diffusion.animator import FaceFrames
 from atldiff.diffusion.compose import PortraitComposer
 from atldiff.diffusion.loading import Animator, ImageNetwork, make_animator
-from atldiff.face.crop import CROP_SIZE, face_crop, whole_crop
+from atldiff.face.crop import CROP_SIZE, FaceCrop, face_crop, whole_crop
 from atldiff.face.mouth.settle import settle_lips
 from atldiff.options import GenerationOptions
 
@@ -57,7 +57,36 @@ def make_scene(
     identity = face_crop(landmarks, network.picture_size).cut(picture)
     animator = make_animator(network, identity, points, options.steps, options.seed, options.emotion, precision)
     if crop_only:
-        picture, crop = identity, whole_crop(network.picture_size)
+        return _scene(animator, network, identity, whole_crop(len(identity)), points)
+    return _scene(animator, network, picture, crop, points)
+
+
+def make_crop_scene(
+    network: ImageNetwork,
+    identity: np.ndarray,
+    landmarks: np.ndarray,
+    steps: int,
+    seed: int,
+    emotion: str,
+    precision: str,
+) -> Scene:
+    """Make a face crop with known landmarks ready.
+
+    Args:
+        network, precision: as for :func:`make_scene`.
+        identity: (S, S, 3) uint8 crop, which is the whole picture.
+        landmarks: (68, 2) its landmarks, pixels.
+        steps, seed, emotion: of the animator.
+    """
+    crop = whole_crop(len(identity))
+    points = crop.to_crop(landmarks)
+    animator = make_animator(network, identity, points, steps, seed, emotion, precision)
+    return _scene(animator, network, identity, crop, points)
+
+
+def _scene(
+    animator: Animator, network: ImageNetwork, picture: np.ndarray, crop: FaceCrop, points: np.ndarray
+) -> Scene:
     composer = PortraitComposer(picture, crop, points, next(network.parameters()).device)
     height, width = picture.shape[:2]
     return Scene(points, animator, width, height, partial(_whole_pictures, composer=composer), crop.to_picture)

@@ -12,7 +12,7 @@ from atldiff.diffusion.precision import network_type
 from atldiff.diffusion.sampler import bridge_sample
 from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.diffusion.window import WINDOW_SCALE, WINDOW_SIZE
-from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resample
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resized
 from atldiff.face.mouth.geometry import MouthShapes
 from atldiff.guidance import guide_noise
 from atldiff.warp import thin_plate_flow, warp
@@ -189,5 +189,5 @@ def warp_alone(landmarks_1K2: torch.Tensor, points_FK2: torch.Tensor) -> FaceFra
 def to_picture(crop: np.ndarray, size: int) -> torch.Tensor:
     """(S, S, 3) uint8 → (3, size, size) float32 in [0, 1]."""
     if len(crop) != size:
-        crop = resample(crop, np.eye(2, 3) * (len(crop) / size), size)
+        crop = resized(crop, size)
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255

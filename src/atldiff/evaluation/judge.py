@@ -9,7 +9,7 @@ from atldiff.errors import InputError
 from atldiff.evaluation import metrics
 from atldiff.evaluation.identity import IdentityMeter
 from atldiff.evaluation.shapes import judge_shapes, seconds_of_mouth
-from atldiff.face.crop import DETECTION_SIZE, resample
+from atldiff.face.crop import DETECTION_SIZE, resized
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import MOUTH, mouth_opening
 from atldiff.landmarks.shapes import SHAPES
@@ -58,14 +58,10 @@ def detect_landmarks(frames: np.ndarray, detector: FaceDetector) -> np.ndarray:
         if index and np.array_equal(frame, frames[index - 1]):
             landmarks[index] = landmarks[index - 1]
             continue
-        faces = detector.detect_once(_enlarged(frame))
+        faces = detector.detect_once(resized(frame, DETECTION_SIZE))
         if faces:
             landmarks[index] = max(faces, key=np.ptp) * scale
     return landmarks
-
-
-def _enlarged(frame: np.ndarray) -> np.ndarray:
-    return resample(frame, np.eye(2, 3) * (frame.shape[1] / DETECTION_SIZE), DETECTION_SIZE)
 
 
 class Judge:
@@ -185,9 +181,9 @@ class Judge:
         sampled = seen[np.unique(np.linspace(0, len(seen) - 1, IDENTITY_SAMPLES).round().astype(int))]
         enlargement = DETECTION_SIZE / self._frames.shape[1]
         distances = self._meter.distances(
-            _enlarged(self._frames[0]),
+            resized(self._frames[0], DETECTION_SIZE),
             self._landmarks[0] * enlargement,
-            np.stack([_enlarged(frames[index]) for index in sampled]),
+            np.stack([resized(frames[index], DETECTION_SIZE) for index in sampled]),
             landmarks[sampled] * enlargement,
         )
         return {"identity_median": float(np.median(distances)), "identity_max": float(distances.max())}

@@ -51,6 +51,10 @@ class FaceCrop:
         inverse = np.linalg.inv(self.matrix[:, :2])
         return ((points - self.matrix[:, 2]) @ inverse.T).astype(np.float32)
 
+    def within(self, left: float, top: float) -> "FaceCrop":
+        """Where the crop lies in the part of the picture that begins there."""
+        return FaceCrop(self.matrix - np.array([[0, 0, left], [0, 0, top]]), self.size)
+
     def cut(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 picture → (size, size, 3) uint8 crop; beyond the picture its edge is repeated."""
         return resample(image, self.matrix, self.size)
@@ -119,6 +123,11 @@ def resample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         (size, size), Image.Transform.AFFINE, tuple(local.ravel()), resample=Image.Resampling.BICUBIC
     )
     return np.asarray(square)
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """A square picture (S, S, 3) uint8 in another size, (size, size, 3)."""
+    return resample(picture, np.eye(2, 3) * (len(picture) / size), size)
 
 
 def _bounding_box(matrix: np.ndarray, size: int) -> tuple[int, int, int, int]:
