@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from atldiff.errors import InputError
 
@@ -36,6 +40,9 @@ _HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heim", b"heis", b"heix", b"hevc", b
 
 _NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
 _NTSC_TOLERANCE = 0.005
+
+_MOST_BARREN_PACKETS = 20_000
+"""So many packets in a row without a frame in them end the reading."""
 
 
 def frame_rate(fps: float | Fraction) -> Fraction:
@@ -112,6 +119,32 @@ def open_media(source: Path | bytes, expected: str, name: str = "") -> Iterator[
             raise InputError(f"{name} cannot be read as sound or video; expected {expected}") from error
         with container:
             yield container
+
+
+def decoded_frames(
+    container: InputContainer, stream: AudioStream | VideoStream
+) -> Iterator[AudioFrame | VideoFrame | None]:
+    """The frames of a stream that have something in them; None in place of a packet that does not decode.
+
+    Raises:
+        FFmpegError: the file breaks off there.
+    """
+    packets, barren = container.demux(stream), 0
+    while barren < _MOST_BARREN_PACKETS:
+        packet = next(packets, None)
+        if packet is None:
+            return
+        barren += 1
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            yield None
+            continue
+        for frame in frames:
+            assert isinstance(frame, AudioFrame | VideoFrame)
+            if isinstance(frame, VideoFrame) or frame.samples:
+                barren = 0
+                yield frame
 
 
 def is_still_picture(head: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Sound tracks of files as pieces of samples, each at its time: what is missing in between is silence."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,7 +15,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from atldiff.errors import InputError
-from atldiff.media import check_codec, open_media
+from atldiff.media import check_codec, decoded_frames, open_media
 
 EXPECTED = "a sound file or a video with sound"
 
@@ -37,9 +38,6 @@ _LONGEST_STEP_BACK_S = 1.0
 
 _LONGEST_PADDING = 4096
 """Samples at the end of an MP4 sound track that may be the encoder's padding: two frames of HE-AAC."""
-
-_MOST_BARREN_PACKETS = 20_000
-"""So many packets in a row without a sample in them end the reading."""
 
 _EXACT_FORMATS = frozenset(("mov", "matroska", "flac", "wav", "w64", "aiff", "caf", "au", "ogg"))
 """Formats that state how long they are; the length of others is estimated."""
@@ -186,26 +184,10 @@ def _samples(frame: AudioFrame) -> np.ndarray:
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame | None]:
     """The decoded frames up to where the file breaks off; None in place of a packet that does not decode."""
-    packets = container.demux(stream)
-    barren = 0
-    while barren < _MOST_BARREN_PACKETS:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            return
-        if packet is None:
-            return
-        barren += 1
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            yield None
-            continue
-        for frame in frames:
-            assert isinstance(frame, AudioFrame)
-            if frame.samples:
-                barren = 0
-                yield frame
+    with contextlib.suppress(FFmpegError):
+        for frame in decoded_frames(container, stream):
+            assert frame is None or isinstance(frame, AudioFrame)
+            yield frame
 
 
 def _without_padding(

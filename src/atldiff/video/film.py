@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from atldiff.errors import InputError
-from atldiff.media import MAX_FPS, check_codec, existing_file, open_media
+from atldiff.media import MAX_FPS, check_codec, decoded_frames, existing_file, open_media
 from atldiff.video.pictures import display_matrix
 from atldiff.video.planes import Planes
 
@@ -24,9 +24,6 @@ _USUAL_FPS = Fraction(25)
 _SLOWEST_FPS = Fraction(1, 10)
 _LONGEST_STEP_S = 600
 """Longer jumps of a film's clock are taken for a fault of the clock."""
-
-_MOST_BARREN_PACKETS = 20_000
-"""So many packets in a row without a frame in them end the reading."""
 
 _log = logging.getLogger("atldiff")
 
@@ -104,25 +101,16 @@ class Film:
         with open_media(self.path, EXPECTED) as container:
             stream = _picture_stream(self.path, container.streams.video)
             stream.thread_type = "AUTO"
-            packets, lost, barren = container.demux(stream), 0, 0
-            while barren < _MOST_BARREN_PACKETS:
-                try:
-                    packet = next(packets, None)
-                except FFmpegError as error:
-                    _log.warning("%s breaks off (%s)", self.path, error.strerror)
-                    break
-                if packet is None:
-                    break
-                barren += 1
-                try:
-                    frames = packet.decode()
-                except FFmpegError:
-                    lost += 1
-                    continue
-                for frame in frames:
-                    assert isinstance(frame, VideoFrame)
-                    barren = 0
-                    yield frame, stream
+            lost = 0
+            try:
+                for frame in decoded_frames(container, stream):
+                    if frame is None:
+                        lost += 1
+                    else:
+                        assert isinstance(frame, VideoFrame)
+                        yield frame, stream
+            except FFmpegError as error:
+                _log.warning("%s breaks off (%s)", self.path, error.strerror)
             if lost:
                 _log.warning("%s is damaged: %d of its frames cannot be decoded", self.path, lost)
 
