@@ -111,6 +111,15 @@ def running(data: Path, *arguments: str, verb: str = "serve") -> Iterator[Server
             server.stop()
 
 
+@contextlib.contextmanager
+def guarded(folder: Path, model: Path, token: str, *arguments: str, verb: str = "serve") -> Iterator[Server]:
+    """One with a model that asks for a token; its data and its tokens lie in ``folder``."""
+    (folder / "tokens").write_text(token)
+    given = ["--model", str(model), "--device", "cpu", "--token-file", str(folder / "tokens")]
+    with running(folder / "data", *given, *arguments, verb=verb) as server:
+        yield server
+
+
 def cmdline(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -10,7 +10,7 @@ import torch
 
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from media_files import write_sound
-from service_server import Server, running
+from service_server import Server, guarded, running
 from studio_browser import PICTURES, Browser, browser, missing, save
 
 pytest.importorskip("fastapi")
@@ -53,9 +53,7 @@ LOUDNESS = """
 @pytest.fixture(scope="module")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("live-page")
-    (folder / "tokens").write_text(TOKEN)
-    model = ["--model", str(tiny_model), "--device", "cpu", "--token-file", str(folder / "tokens")]
-    with running(folder / "data", *model, "--no-browser", verb="studio") as server:
+    with guarded(folder, tiny_model, TOKEN, "--no-browser", verb="studio") as server:
         yield server
 
 

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("aiortc")
 
-from service_server import Server, cmdline, form, running
+from service_server import Server, cmdline, form, guarded, running
 from webrtc_peer import FPS, HEADERS, PATIENCE_S, TOKEN, Line, client
 
 torch.set_num_threads(1)
@@ -24,9 +24,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("webrtc")
-    (folder / "tokens").write_text(TOKEN)
-    model = ["--model", str(tiny_model), "--device", "cpu", "--token-file", str(folder / "tokens")]
-    with running(folder / "data", *model, "--live", "2") as server:
+    with guarded(folder, tiny_model, TOKEN, "--live", "2") as server:
         yield server
         assert not [line for line in server.log if "Traceback" in line]
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from media_files import write_sound
-from service_server import Server, running
+from service_server import Server, guarded
 
 pytest.importorskip("fastapi")
 
@@ -20,9 +20,7 @@ from studio_steps import DESKTOP, TOKEN, jobs, remove
 @pytest.fixture(scope="module")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("studio")
-    (folder / "tokens").write_text(TOKEN)
-    model = ["--model", str(tiny_model), "--device", "cpu", "--token-file", str(folder / "tokens")]
-    with running(folder / "data", *model, "--no-browser", verb="studio") as server:
+    with guarded(folder, tiny_model, TOKEN, "--no-browser", verb="studio") as server:
         yield server
 
 
