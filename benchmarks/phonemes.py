@@ -17,7 +17,7 @@ import numpy as np
 
 import common  # noqa: F401
 from atldiff.data.prepared import PreparedClips
-from atldiff.landmarks.geometry import remove_head_motion
+from atldiff.face.similarity import remove_head_motion
 from atldiff.landmarks.shapes import mouth_shapes
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE

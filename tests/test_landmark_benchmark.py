@@ -31,8 +31,8 @@ from atldiff.evaluation.landmarks import (
 from atldiff.evaluation.metrics import mouth_correlation
 from atldiff.evaluation.ridge import MEL, SpeechFeatures, features_around, fit_ridge
 from atldiff.evaluation.scores import TRUE, MouthCurves, Score, grouped
+from atldiff.face.similarity import apply_similarity
 from atldiff.face.topology import mouth_opening
-from atldiff.landmarks.geometry import apply_similarity
 from atldiff.speech import SAMPLE_RATE
 from face_shapes import open_face
 from prepared_files import write_prepared

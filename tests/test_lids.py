@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from atldiff.face.lids import Eyelids, lid_closure, open_lids
+from atldiff.face.similarity import apply_similarity
 from atldiff.landmarks.blink import close_lids
-from atldiff.landmarks.geometry import apply_similarity
 from face_shapes import open_face
 
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from torch import nn
 from atldiff.cli import main
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError, ModelError
-from atldiff.landmarks.geometry import apply_similarity
+from atldiff.face.similarity import apply_similarity
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
 from atldiff.landmarks.windows import WINDOW, WindowedMotion, blend_windows, predict_window, window_starts
 from atldiff.options import EMOTIONS, GenerationOptions

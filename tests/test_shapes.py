@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atldiff.evaluation.shapes import MouthDistances, frechet_distance, judge_shapes, seconds_of_mouth
-from atldiff.landmarks.geometry import apply_similarity
+from atldiff.face.similarity import apply_similarity
 from atldiff.landmarks.shapes import SHAPES, mouth_shapes
 from face_shapes import open_face
 

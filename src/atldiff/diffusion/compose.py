@@ -16,6 +16,7 @@ from atldiff.face.lids import Eyelids
 from atldiff.face.lips import shut_lips
 from atldiff.face.mouth.geometry import MouthGeometry
 from atldiff.face.mouth.painter import MouthPainter
+from atldiff.face.places import crop_places, crop_to_image
 
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
@@ -37,26 +38,17 @@ class PortraitComposer:
     def __init__(self, portrait: np.ndarray, crop: FaceCrop, landmarks: np.ndarray, device: torch.device) -> None:
         self._portrait, self._crop = portrait, crop
         self._box = left, top, right, bottom = _covered_box(portrait, crop)
-        x = torch.arange(left, right, dtype=torch.float64) + 0.5
-        y = torch.arange(top, bottom, dtype=torch.float64) + 0.5
-        pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        inverse = torch.from_numpy(np.linalg.inv(crop.matrix[:, :2]))
-        inside = (pixels - torch.from_numpy(crop.matrix[:, 2])) @ inverse.T
+        local, width, height = crop.within(left, top), right - left, bottom - top
+        inside, to_image = crop_places(local, width, height), crop_to_image(local, width, height)
         self._crop_places = (inside * (2 / crop.size) - 1).float().to(device)
         self._fade = ((1 - self._crop_places.abs().amax(dim=-1)) / _EDGE_FADE).clamp(0, 1)
         region = torch.from_numpy(portrait[top:bottom, left:right].copy())
         self._region = region.permute(2, 0, 1).float().div(255).to(device)
-        local = pixels - torch.tensor([left, top], dtype=torch.float64)
-        extent = np.array([right - left, bottom - top])
-        self._base = (local * torch.from_numpy(2 / extent) - 1).float().to(device)
-        self._turn = torch.from_numpy(crop.matrix[:, :2].T / extent * 2).float().to(device)
-        corner = crop.matrix[:, 2] - np.array([left, top])
-        shift = torch.from_numpy(corner / extent * 2 - 1).float().to(device)
-        to_image = torch.cat([self._turn.T, shift[:, None]], dim=1)
-        places = inside.float().to(device)
+        self._base = (inside @ to_image[:, :2].T + to_image[:, 2]).float().to(device)
+        places, to_image = inside.float().to(device), to_image.float().to(device)
+        self._turn = to_image[:, :2].T
         self._lips = shut_lips(self._region, places, to_image, landmarks)
-        local_crop = FaceCrop(crop.matrix - np.array([[0, 0, left], [0, 0, top]]), crop.size)
-        self._mouth = MouthPainter(self._lips, self._region, local_crop, MouthGeometry(landmarks))
+        self._mouth = MouthPainter(self._lips, self._region, local, MouthGeometry(landmarks))
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(self, faces: FaceFrames) -> Iterator[np.ndarray]:

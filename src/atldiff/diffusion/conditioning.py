@@ -19,6 +19,7 @@ from atldiff.face.lids import lid_closure, open_lids
 from atldiff.face.lips import shut_lips
 from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
 from atldiff.face.mouth.painter import MouthPainter
+from atldiff.face.places import crop_places, crop_to_image
 from atldiff.guidance import landmark_maps, noise_mask, residual_region
 from atldiff.warp import FLOW_GRID, thin_plate_flow, warp
 
@@ -75,9 +76,9 @@ class IdentityFace:
         self.window_3WW = cut_windows(identity_3SS[None], corner)[0]
         self._fade = window_fade(device)
         if bent:
-            places, to_image = _crop_places(device)
-            self._lips = shut_lips(identity_3SS, places, to_image, landmarks)
             whole = whole_crop(PICTURE_SIZE)
+            places, to_image = (each(whole, PICTURE_SIZE, PICTURE_SIZE) for each in (crop_places, crop_to_image))
+            self._lips = shut_lips(identity_3SS, places.float().to(device), to_image.float().to(device), landmarks)
             self._painter = MouthPainter(self._lips, identity_3SS, whole, self._geometry)
 
     def conditions(self, points_FK2: torch.Tensor) -> Conditions:
@@ -129,10 +130,3 @@ class IdentityFace:
         flow = torch.zeros(frames, 2, FLOW_GRID, FLOW_GRID, device=device)
         pictures = self._identity.expand(frames, -1, -1, -1)
         return flow, None, torch.zeros(frames, device=device), cut_windows(pictures, corner_F2)
-
-
-def _crop_places(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(S, S, 2) where the picture's pixels lie in the crop, and the way (2, 3) from there to [-1, 1]."""
-    steps = (torch.arange(PICTURE_SIZE, device=device) + 0.5) / WINDOW_SCALE
-    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    return places, torch.tensor([[2 / CROP_SIZE, 0.0, -1.0], [0.0, 2 / CROP_SIZE, -1.0]], device=device)

@@ -19,6 +19,8 @@ from atldiff.dub.survey import Survey
 from atldiff.dub.teeth import MouthInside, best_view, learn_inside
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, FaceCrop
+from atldiff.face.similarity import undo_similarity
+from atldiff.ramps import smooth_ramp
 from atldiff.results import Progress, SaveArguments, Watch
 from atldiff.speech.waveform import Speech
 from atldiff.video.film import Film
@@ -227,7 +229,7 @@ class Dubber:
         places = self._shot.at(source)
         new = new_landmarks(places.own_F683, places.rest_F683, moved_F682)
         crops = places.heads.crops(_CENTRE)
-        own, target = (_in_crops(crops, each) for each in (places.picture_F682, places.heads.project(new)))
+        own, target = (undo_similarity(crops, each) for each in (places.picture_F682, places.heads.project(new)))
         target = own + places.share_F[:, None, None] * (target - own)
         skulls, seen = inside.skulls(places.heads, _CENTRE), np.minimum(2 * places.share_F, 1)
         return MouthFrames.of(inside.geometry, crops, own, target, skulls, seen)
@@ -243,8 +245,7 @@ class Dubber:
         crop = FaceCrop(places.heads.crops(_CENTRE)[0])
         corners = crop.to_picture(np.array([[x, y] for x in (0.0, CROP_SIZE) for y in (0.0, CROP_SIZE)]))
         box = planes.box_around(corners.min(axis=0), corners.max(axis=0))
-        local = FaceCrop(crop.matrix - np.array([[0, 0, box[0]], [0, 0, box[1]]]))
-        own = crop.to_crop(places.picture_F682[0])
+        own, local = crop.to_crop(places.picture_F682[0]), crop.within(*box[:2])
         return learn_inside(planes.rgb(box), local, own, self._shot.mouth.model, places.heads, _CENTRE)
 
 
@@ -272,9 +273,9 @@ class SpokenMouth:
         high = np.minimum(low + 1, len(self._held) - 1)
         share = (inside - low)[:, None, None]
         moved = self._held[low] + share * (self._held[high] - self._held[low])
-        after = np.clip((place - last) / (_FADE_OUT_S * MOUTH_FPS), 0, 1)
+        after = smooth_ramp((place - last) / (_FADE_OUT_S * MOUTH_FPS))
         self._forget(int(place[-1]) - 1)
-        return moved * (1 - after * after * (3 - 2 * after))[:, None, None]
+        return moved * (1 - after)[:, None, None]
 
     def _read(self, count: int) -> None:
         while self._end is None and self._first + len(self._held) < count:
@@ -288,12 +289,6 @@ class SpokenMouth:
         dropped = min(before - self._first, len(self._held) - 1)
         if dropped > 0:
             self._held, self._first = self._held[dropped:], self._first + dropped
-
-
-def _in_crops(crops_F23: np.ndarray, points_F682: np.ndarray) -> np.ndarray:
-    """Pixels of the frames → crop pixels of each, (F, 68, 2)."""
-    inverse = np.linalg.inv(crops_F23[:, :, :2])
-    return np.einsum("fij,fkj->fki", inverse, points_F682 - crops_F23[:, None, :, 2])
 
 
 def _painted(painter: FramePainter, planes: Planes, frames: MouthFrames, number: int) -> Planes:

@@ -95,8 +95,13 @@ def face_model(solid_F683: np.ndarray) -> np.ndarray:
 
 
 def fit_heads(solid_F683: np.ndarray, model_683: np.ndarray) -> Heads:
-    """Least-squares similarities (Umeyama 1991) from the model's nose and eye corners to those of the frames."""
-    source, target = model_683[list(_RIGID)].astype(np.float64), solid_F683[:, _RIGID].astype(np.float64)
+    """Where the model's nose and eye corners lie on those of the frames."""
+    return fit_solids(model_683[list(_RIGID)], solid_F683[:, _RIGID])
+
+
+def fit_solids(source_K3: np.ndarray, target_FK3: np.ndarray) -> Heads:
+    """Least-squares similarities (Umeyama 1991) from points to those of F frames."""
+    source, target = source_K3.astype(np.float64), target_FK3.astype(np.float64)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=1)
     source = source - source_mean
     spread = np.einsum("ki,fkj->fij", source, target - target_mean[:, None])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atldiff.dub.head import fit_solids
 from atldiff.face.crop import FaceCrop, face_crop, resample
 
 SAME = 0.65
@@ -93,8 +94,6 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _laid_over(shape: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Turned and scaled as fits best."""
-    left, sizes, right = np.linalg.svd(shape.T @ target)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-    scale = (sizes * signs).sum() / max(float((shape**2).sum()), 1e-9)
-    return scale * (shape @ (left @ (signs[:, None] * right)))
+    """Turned and scaled as fits best; both have their middle at 0."""
+    fit = fit_solids(shape, target[None])
+    return fit.scale_F[0] * (shape @ fit.turn_F33[0])

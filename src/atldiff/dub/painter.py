@@ -11,6 +11,8 @@ from atldiff.face.lips import shut_lips
 from atldiff.face.mouth.atlas import MouthAtlas
 from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes
 from atldiff.face.mouth.painter import MouthPainter
+from atldiff.face.places import crop_places, crop_to_image
+from atldiff.face.similarity import apply_similarity
 from atldiff.warp import FLOW_GRID, smoothstep, thin_plate_flow
 
 _STILL_ABOVE, _MOVED_BELOW = 0.47, 0.57
@@ -56,7 +58,7 @@ class MouthFrames:
         own, new = (torch.from_numpy(each).float() for each in (own_F682, new_F682))
         flow = thin_plate_flow(own, new, CROP_SIZE) * _moving_rows()
         shapes = geometry.shapes(new, own, torch.from_numpy(skull_F23))
-        placed = np.einsum("fij,fkj->fki", crop_F23[:, :, :2], new_F682) + crop_F23[:, None, :, 2]
+        placed = apply_similarity(crop_F23, new_F682)
         return cls(crop_F23, own_F682.astype(np.float32), placed.astype(np.float32), flow, shapes, share_F)
 
 
@@ -93,9 +95,8 @@ class FramePainter:
             (h, w, 3) uint8, and (h, w) whether a pixel has changed.
         """
         picture = torch.from_numpy(region).permute(2, 0, 1).float().div_(255)
-        matrix = frames.crop_F23[number] - np.array([[0, 0, corner[0]], [0, 0, corner[1]]])
-        crop = FaceCrop(matrix)
-        places = _crop_places(region.shape[1], region.shape[0], crop)
+        crop = FaceCrop(frames.crop_F23[number]).within(*corner)
+        places = crop_places(crop, region.shape[1], region.shape[0]).float()
         flow = frames.flow_F2GG[number : number + 1]
         moved, motion = _moved(picture, places, flow, crop)
         shapes = frames.shapes[number : number + 1]
@@ -117,13 +118,9 @@ class FramePainter:
         left, top = np.clip(np.floor(corners.min(axis=0)), 0, [width - 1, height - 1]).astype(int)
         right, bottom = np.clip(np.ceil(corners.max(axis=0)), [left + 1, top + 1], [width, height]).astype(int)
         part = picture[:, top:bottom, left:right]
-        extent = np.array([right - left, bottom - top])
-        shift = (crop.matrix[:, 2] - [left, top]) * 2 / extent - 1
-        to_image = np.concatenate([crop.matrix[:, :2] * (2 / extent)[:, None], shift[:, None]], axis=1)
+        to_image = crop_to_image(crop.within(left, top), right - left, bottom - top).float()
         shut = picture.clone()
-        shut[:, top:bottom, left:right] = shut_lips(
-            part, places[top:bottom, left:right], torch.from_numpy(to_image).float(), own
-        )
+        shut[:, top:bottom, left:right] = shut_lips(part, places[top:bottom, left:right], to_image, own)
         return shut
 
     def _window(self, places: torch.Tensor, shapes: MouthShapes) -> torch.Tensor:
@@ -137,14 +134,6 @@ def _moving_rows() -> torch.Tensor:
     """(FLOW_GRID, 1) what remains of the flow at each height."""
     rows = (torch.arange(FLOW_GRID) + 0.5) / FLOW_GRID
     return smoothstep((rows - _STILL_ABOVE) / (_MOVED_BELOW - _STILL_ABOVE))[:, None]
-
-
-def _crop_places(width: int, height: int, crop: FaceCrop) -> torch.Tensor:
-    """(h, w, 2) where each pixel lies in the crop."""
-    inverse = torch.from_numpy(np.linalg.inv(crop.matrix[:, :2]))
-    x = torch.arange(width, dtype=torch.float64) + 0.5 - crop.matrix[0, 2]
-    y = torch.arange(height, dtype=torch.float64) + 0.5 - crop.matrix[1, 2]
-    return torch.stack([x * row[0] + y[:, None] * row[1] for row in inverse], dim=-1).float()
 
 
 def _moved(

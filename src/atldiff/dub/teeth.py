@@ -10,6 +10,7 @@ from atldiff.face.crop import FaceCrop
 from atldiff.face.mouth.atlas import MouthAtlas, make_atlas
 from atldiff.face.mouth.geometry import MouthGeometry
 from atldiff.face.mouth.painter import LOWER_SHARE_OF_DROP
+from atldiff.face.similarity import undo_similarity
 from atldiff.face.topology import mouth_opening
 
 _LIPS_DEPTH_MM = 6.0
@@ -76,9 +77,7 @@ def _in_crop(heads: Heads, centre_2: np.ndarray, depth: float) -> np.ndarray:
     """(F, 3, 3) from places (x, y, 1) of the model at a depth to the frames' crop pixels."""
     corners = np.array([[0.0, 0.0, depth], [1.0, 0.0, depth], [0.0, 1.0, depth]])
     pixels = heads.project(np.broadcast_to(corners, (len(heads), 3, 3)))
-    crops = heads.crops(centre_2)
-    inverse = np.linalg.inv(crops[:, :, :2])
-    places = np.einsum("fij,fkj->fki", inverse, pixels - crops[:, None, :, 2])
+    places = undo_similarity(heads.crops(centre_2), pixels)
     origin = places[:, 0]
     linear = np.stack([places[:, 1] - origin, places[:, 2] - origin, origin], axis=2)
     return _flat(linear)

@@ -19,8 +19,8 @@ from atldiff.evaluation import metrics
 from atldiff.evaluation.page import opening_plot
 from atldiff.evaluation.scores import TRUE, MouthCurves, Score
 from atldiff.evaluation.shapes import MouthDistances, judge_shapes, seconds_of_mouth
+from atldiff.face.similarity import remove_head_motion
 from atldiff.face.topology import MOUTH, mouth_opening
-from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.training.speech_features import add_noise, limit_band

@@ -10,8 +10,8 @@ from collections import defaultdict
 import numpy as np
 
 from atldiff.evaluation import metrics
+from atldiff.face.similarity import remove_head_motion
 from atldiff.face.topology import CHIN, MOUTH, interocular_distance
-from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.landmarks.shapes import SHAPES, mouth_shapes
 
 RATE = 25

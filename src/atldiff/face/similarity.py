@@ -1,4 +1,4 @@
-"""Landmarks without the head's motion: similarity transforms that hold the rigid points of the face still."""
+"""Similarity transforms of landmarks, among them those that hold the rigid points of the face still."""
 
 import numpy as np
 
@@ -23,6 +23,12 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def apply_similarity(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(..., 2, 3) on (..., K, 2)."""
     return np.einsum("...ij,...kj->...ki", matrix[..., :2], points) + matrix[..., None, :, 2]
+
+
+def undo_similarity(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The way back of :func:`apply_similarity`."""
+    inverse = np.linalg.inv(matrix[..., :2])
+    return np.einsum("...ij,...kj->...ki", inverse, points - matrix[..., None, :, 2])
 
 
 def remove_head_motion(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atldiff.face.topology import EYELID_PAIRS
+from atldiff.ramps import smooth_ramp
 
 _SLOT_SECONDS = 4.0
 _LARGEST_OFFSET = 0.4
@@ -75,8 +76,7 @@ class Blinks:
     @staticmethod
     def _lids(times: np.ndarray, begin: float, shut: float, opens: float, end: float) -> np.ndarray:
         """(F,) how far the lids are shut that begin to close, are shut, begin to open and are open at these times."""
-        open_share = np.clip(np.maximum((shut - times) / (shut - begin), (times - opens) / (end - opens)), 0, 1)
-        return 1 - open_share * open_share * (3 - 2 * open_share)
+        return 1 - smooth_ramp(np.maximum((shut - times) / (shut - begin), (times - opens) / (end - opens)))
 
 
 def close_lids(landmarks: np.ndarray, closure: np.ndarray) -> np.ndarray:

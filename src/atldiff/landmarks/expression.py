@@ -8,8 +8,8 @@ the mouth. An expression is laid over the portrait's own; a smiling portrait sta
 import numpy as np
 
 from atldiff.errors import InputError
+from atldiff.face.similarity import RIGID_POINTS, fit_similarity
 from atldiff.face.topology import MIRROR_68, NUM_LANDMARKS, OUTER_EYE_CORNERS
-from atldiff.landmarks.geometry import RIGID_POINTS, fit_similarity
 from atldiff.options import EMOTIONS
 
 _Side = dict[int, tuple[float, float]]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from atldiff.face.crop import CROP_SIZE
-from atldiff.landmarks.geometry import remove_head_motion
+from atldiff.face.similarity import remove_head_motion
 from atldiff.landmarks.kfusion import FRAMES, KFusionGenerator
 from atldiff.landmarks.motion import Motion
 from atldiff.options import EMOTIONS, GenerationOptions

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from atldiff.ramps import smooth_ramp
 from atldiff.speech import SAMPLE_RATE
 
 _BLOCK = SAMPLE_RATE // 100
@@ -79,8 +80,7 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     nearest = np.minimum(
         np.abs(times - voiced[np.minimum(after, len(voiced) - 1)]), np.abs(times - voiced[np.maximum(after - 1, 0)])
     )
-    ramp = np.clip(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS, 0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
+    return smooth_ramp(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS)
 
 
 def voice_level(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:

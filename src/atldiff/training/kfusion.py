@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.errors import InputError
-from atldiff.landmarks.geometry import remove_head_motion
+from atldiff.face.similarity import remove_head_motion
 from atldiff.landmarks.kfusion import FRAMES, KFusionConfig, KFusionGenerator, landmark_loss_as_published
 from atldiff.landmarks.windows import blend_windows, encode_window, predict_window, window_starts
 from atldiff.options import EMOTIONS

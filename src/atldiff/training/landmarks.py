@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from atldiff.data.prepared import PreparedClips
+from atldiff.face.similarity import remove_head_motion
 from atldiff.face.topology import (
     INNER_LIPS,
     JAW,
@@ -23,7 +24,6 @@ from atldiff.face.topology import (
     interocular_distance,
 )
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.landmarks.geometry import remove_head_motion
 from atldiff.landmarks.kfusion import KFusionConfig
 from atldiff.landmarks.shapes import mouth_shapes
 from atldiff.speech.whisper import FEATURE_RATE

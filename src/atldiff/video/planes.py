@@ -12,7 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from atldiff.errors import InputError
-from atldiff.face.crop import FaceCrop, resample
+from atldiff.face.crop import FaceCrop
 from atldiff.video.colour import needs_conversion
 from atldiff.video.pictures import check_frame_size, turned, upright_picture
 
@@ -128,8 +128,7 @@ class Planes:
         corners = crop.to_picture(np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
         margin = 6 + 3 * crop.scale
         box = self.box_around(corners.min(axis=0) - margin, corners.max(axis=0) + margin)
-        shift = np.array([[0.0, 0.0, box[0]], [0.0, 0.0, box[1]]])
-        return resample(self.rgb(box), crop.matrix - shift, crop.size)
+        return crop.within(box[0], box[1]).cut(self.rgb(box))
 
     def box_around(self, low: np.ndarray, high: np.ndarray) -> Box:
         """The part of the picture that holds a rectangle, 2 pixels a side at least."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from atldiff.face.crop import CROP_SIZE
+from atldiff.face.similarity import RIGID_POINTS, fit_similarity
 from atldiff.face.topology import interocular_distance
 from atldiff.warp import radial_basis, solve_spline
 
@@ -24,7 +25,6 @@ _MOUTH_MM = (40.0, 62.0)
 
 UPPER_NODES, LOWER_NODES = (61, 62, 63), (67, 66, 65)
 _CORNERS = (60, 64)
-_RIGID = (27, 28, 29, 30, 36, 39, 42, 45)
 _CHIN = (7, 8, 9)
 _AROUND = (*range(5, 12), *range(31, 36), *range(48, 61), 64)
 """Landmarks that bend both lips: chin, base of the nose, the lips' outline and corners."""
@@ -144,17 +144,8 @@ class MouthGeometry:
         Returns:
             (F, 2, 3), fixed to the skull.
         """
-        source = torch.view_as_complex(points_FK2[:, _RIGID].contiguous())
-        target = torch.view_as_complex(self.landmarks[None, _RIGID].contiguous())
-        source_mean, target_mean = source.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
-        centred = source - source_mean
-        turn = (centred.conj() * (target - target_mean)).sum(1, keepdim=True) / centred.abs().square().sum(
-            1, keepdim=True
-        )
-        shift = torch.view_as_real((target_mean - turn * source_mean)[:, 0])
-        cosine, sine = turn[:, 0].real, turn[:, 0].imag
-        linear = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], dim=1)
-        moved = torch.cat([linear, shift[:, :, None]], dim=2)
+        still = self.landmarks[None, RIGID_POINTS].numpy()
+        moved = torch.from_numpy(fit_similarity(points_FK2[:, RIGID_POINTS].numpy(), still))
         to_mm = self.to_mm()
         whole = to_mm[:, :2] @ moved
         whole[:, :, 2] += to_mm[:, 2]
