@@ -88,7 +88,7 @@ def time_ours(unet: IdentityDiffusionUNet, arguments: argparse.Namespace, steps:
     frames, size = arguments.frames + 2 * HALO_FRAMES, arguments.size
     warped = torch.rand(frames, 3, size, size, device=device)
     maps = torch.rand(frames, 2 * len(MAP_GROUPS), size // 2, size // 2, device=device)
-    region = torch.ones(frames, 1, size, size, device=device)
+    region = torch.ones(frames, 2, size, size, device=device)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128, device=device))
 
     def denoise(state: torch.Tensor, moment: torch.Tensor, kept: slice | None = None) -> torch.Tensor:

@@ -18,11 +18,11 @@ from test_warp import face_like_points
 torch.set_num_threads(1)
 
 
-def awake_unet(residual_blur: float = 0.0) -> IdentityDiffusionUNet:
+def awake_unet(residual_blur: float = 0.0, inside: float = 0.0) -> IdentityDiffusionUNet:
     """A small random network whose zero-initialised layers are not zero, so that every input matters."""
     torch.manual_seed(0)
     sizes = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
-    unet = IdentityDiffusionUNet(dataclasses.replace(sizes, residual_blur=residual_blur))
+    unet = IdentityDiffusionUNet(dataclasses.replace(sizes, residual_blur=residual_blur, inside=inside))
     with torch.no_grad():
         for parameter in unet.parameters():
             if parameter.abs().max() == 0 and parameter.ndim > 1:
@@ -59,7 +59,7 @@ def unet_inputs(frames: int, height: int = 32, width: int = 32) -> dict[str, tor
         "time_N": torch.ones(1),
         "warped_N3HW": torch.rand(frames, 3, height, width, generator=generator),
         "maps_NMhw": torch.rand(frames, 8, height // 2, width // 2, generator=generator),
-        "region_N1HW": torch.ones(frames, 1, height, width),
+        "region_N2HW": torch.tensor([1.0, 0.0])[:, None, None].expand(frames, 2, height, width).clone(),
     }
 
 
@@ -75,7 +75,7 @@ def test_network_runs_on_any_size_and_changes_nothing_outside_the_region() -> No
     unet = awake_unet()
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
     inputs = unet_inputs(3, 40, 24)
-    inputs["region_N1HW"][..., :20, :] = 0
+    inputs["region_N2HW"][..., :20, :] = 0
     made = unet(**inputs, identity_tokens_BLC=tokens)
     assert torch.equal(made[..., :20, :], inputs["warped_N3HW"][..., :20, :])
     assert (made - inputs["warped_N3HW"])[..., 20:, :].abs().max() > 1e-4
@@ -101,6 +101,20 @@ def test_what_the_network_adds_is_as_soft_as_it_says() -> None:
         made[sigma] = unet(**inputs, identity_tokens_BLC=tokens) - inputs["warped_N3HW"]
     assert torch.allclose(blurred(made[0.0], 2.0), made[2.0], atol=1e-5)
     assert made[2.0].diff(dim=-1).abs().mean() < 0.5 * made[0.0].diff(dim=-1).abs().mean()
+
+
+@torch.no_grad()
+def test_between_the_lips_it_paints_as_much_as_it_may_and_unblurred() -> None:
+    added = {}
+    for inside in (0.0, 0.5, 1.0):
+        unet = awake_unet(residual_blur=2.0, inside=inside)
+        inputs = unet_inputs(2)
+        inputs["region_N2HW"] = 1 - inputs["region_N2HW"]
+        tokens = unet.encode_identity(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+        added[inside] = unet(**inputs, identity_tokens_BLC=tokens) - inputs["warped_N3HW"]
+    assert float(added[0.0].abs().max()) == 0
+    assert torch.allclose(added[0.5], added[1.0] / 2, atol=1e-6)
+    assert added[1.0].diff(dim=-1).abs().mean() > 2 * blurred(added[1.0], 2.0).diff(dim=-1).abs().mean()
 
 
 @torch.no_grad()

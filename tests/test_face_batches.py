@@ -9,6 +9,7 @@ import torch
 
 from atldiff.data.prepared import PreparedClip, PreparedClips, SpeakerSampler
 from atldiff.diffusion.conditioning import IdentityFace
+from atldiff.diffusion.unet import blurred
 from atldiff.diffusion.window import WINDOW_SIZE, window_corners, window_fade
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
@@ -87,13 +88,14 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
     ]
     shifts = given.corner_F2[:, None] / 2
     region = residual_region(points[:-1] - shifts, 64, WINDOW_SIZE)
+    paint = (2 * blurred(given.inside_F1WW, 1.5)).clamp(max=1)
     maps = [landmark_maps(each - shifts, 64, 64) for each in (points[:-1], points[-1:].expand(count, -1, -1))]
     return {
         "clean": torch.stack(clean)[box],
         "warped": given.warped_F3WW[box],
         "maps": torch.cat(maps, dim=1)[half_box],
         "mask": noise_mask(points[:-1] - shifts, 64, WINDOW_SIZE)[box],
-        "region": (region * window_fade(torch.device("cpu")) * (1 - given.inside_F1WW))[box],
+        "region": (region * window_fade(torch.device("cpu")) * torch.cat([1 - paint, paint], dim=1))[box],
         "inside": given.inside_F1WW[box],
         "identity": face.window_3WW[None],
     }
@@ -122,7 +124,7 @@ def test_the_network_is_given_in_training_what_it_is_given_in_generation(clips: 
         assert torch.equal(batch["warped"], given.warped_F3WW[box])
         assert torch.equal(batch["maps"], given.maps_F8ww[half_box])
         assert torch.equal(batch["mask"], given.mask_F1WW[box])
-        assert torch.equal(batch["region"], given.region_F1WW[box])
+        assert torch.equal(batch["region"], given.region_F2WW[box])
         assert torch.equal(batch["identity"][0], face.window_3WW)
 
 
@@ -151,9 +153,9 @@ def test_what_is_seen_between_the_lips_is_where_they_are_apart(clips: list[Prepa
     assert given[0].inside_F1WW[0, 0, y, x] == 1
     assert float(given[0].inside_F1WW.mean()) > 0.01
     assert float(given[1].inside_F1WW.max()) == 0
-    assert given[0].region_F1WW[0, 0, y, x] == 0
-    free = IdentityFace(torch.rand(3, PICTURE_SIZE, PICTURE_SIZE), landmarks[0].numpy(), inside=1.0)
-    assert free.conditions(spoken).region_F1WW[0, 0, y, x] > 0.5
+    shaded, painted = given[0].region_F2WW[0, :, y, x]
+    assert shaded == 0 and painted > 0.5
+    assert float(given[1].region_F2WW[0, 1].max()) == 0
 
 
 def test_clips_of_128_pixels_give_the_same_places_at_half_the_detail(tmp_path: Path) -> None:

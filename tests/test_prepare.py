@@ -79,7 +79,7 @@ def test_a_clip_without_fault_keeps_its_face_and_sound(tmp_path: Path, face: np.
     assert part.row["source"] == "a.mp4"
     assert (part.row["frames"], part.row["duration_s"]) == (FRAMES, 0.48)
     assert part.landmarks.shape == (FRAMES, 68, 2)
-    assert 40 < np.median(interocular_distance(part.landmarks)) < 60
+    assert 80 < np.median(interocular_distance(part.landmarks)) < 120
     assert abs(burst_time(part.sound / 32767, SAMPLE_RATE) - 0.2) < 0.005
 
 

@@ -31,6 +31,7 @@ from atldiff.data.prepared import (
     read_rows,
 )
 from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.diffusion.window import WINDOW_SIZE
 from atldiff.errors import InputError, OutputError
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.serialization import load_config, load_weights
@@ -162,7 +163,7 @@ def test_the_folder_of_a_run(train_unet: Callable[..., Path], capfd: pytest.Capt
     assert [path.name for path in Checkpoints(run, keep=2).paths()] == ["step-000004.pt", "step-000006.pt"]
     sheets = sorted((run / "samples").iterdir())
     assert [path.name for path in sheets] == ["000002.png", "000004.png", "000006.png"]
-    assert Image.open(sheets[0]).size == (8 * 4 * 16, 6 * 16)
+    assert Image.open(sheets[0]).size == (8 * 4 * WINDOW_SIZE, 6 * WINDOW_SIZE)
     out, err = capfd.readouterr()
     assert err == ""
     lines = out.splitlines()

@@ -33,7 +33,7 @@ from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.data.tracking import read_frames
 from atldiff.evaluation.metrics import psnr
 from atldiff.evaluation.protocol import ROWS
-from atldiff.face.crop import FaceCrop
+from atldiff.face.crop import PICTURE_SIZE, FaceCrop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
@@ -249,8 +249,8 @@ def check_clips(
         landmarks = clip.landmarks()
         assert clip.info.frames in (FRAMES - 1, FRAMES)
         assert np.isfinite(landmarks).all()
-        assert ((landmarks > 0) & (landmarks < 128)).mean() > 0.98
-        assert 35 < np.median(interocular_distance(landmarks)) < 70
+        assert ((landmarks > 0) & (landmarks < PICTURE_SIZE)).mean() > 0.98
+        assert 70 < np.median(interocular_distance(landmarks)) < 140
     for key in [max(takes), min(takes)]:
         check_pictures(next(clip for clip in clips.clips if clip.info.key == key), takes[key], detector)
 

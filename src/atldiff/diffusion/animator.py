@@ -89,7 +89,7 @@ class FaceAnimator:
         self._type = network_type(precision, self._device)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
         picture = to_picture(identity, PICTURE_SIZE).to(self._device)
-        self._face = IdentityFace(picture, landmarks, unet.config.warp, unet.config.inside)
+        self._face = IdentityFace(picture, landmarks, unet.config.warp)
         generator = torch.Generator().manual_seed(seed)
         self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
         with torch.no_grad():
@@ -128,7 +128,7 @@ class FaceAnimator:
         def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
             with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
                 return self._unet(
-                    state, time, given.warped_F3WW, given.maps_F8ww, self._tokens, given.region_F1WW, part
+                    state, time, given.warped_F3WW, given.maps_F8ww, self._tokens, given.region_F2WW, part
                 )
 
         windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from atldiff.diffusion.unet import blurred
 from atldiff.diffusion.window import (
     WINDOW_SCALE,
     WINDOW_SIDE,
@@ -23,6 +24,10 @@ from atldiff.face.places import crop_places, crop_to_image
 from atldiff.guidance import landmark_maps, noise_mask, residual_region
 from atldiff.warp import FLOW_GRID, thin_plate_flow, warp
 
+_PAINT_REACH, _PAINT_GAIN = 1.5, 2.0
+"""The network paints as far as this blur, in pixels of the window, of what is seen between the lips reaches, times
+this: two pixels on to the lips, whose inner edge is soft and wet."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -36,7 +41,7 @@ class Conditions:
         warped_F3WW: the identity moved to each frame's landmarks, on which the guided noise is laid; in the window.
         maps_F8ww: landmark maps of the frame and of the identity, at half the window's resolution.
         mask_F1WW: where the noise lies.
-        region_F1WW: where the network may change the picture.
+        region_F2WW: where the network may shade the skin, and where it may paint: between the lips and on their edge.
         inside_F1WW: how much of each place is seen between the lips; nothing where the mouth is not a layer.
     """
 
@@ -47,7 +52,7 @@ class Conditions:
     warped_F3WW: torch.Tensor
     maps_F8ww: torch.Tensor
     mask_F1WW: torch.Tensor
-    region_F1WW: torch.Tensor
+    region_F2WW: torch.Tensor
     inside_F1WW: torch.Tensor
 
 
@@ -58,17 +63,13 @@ class IdentityFace:
         identity_3SS: (3, 256, 256) the crop in [0, 1].
         landmarks: (68, 2) its landmarks, crop pixels.
         bent: whether the start is the identity moved to each frame's landmarks, or the identity as it is.
-        inside: how much the network may do between the lips, 0 to 1.
 
     Attributes:
         window_3WW: (3, 128, 128) the identity's own window, from which the network knows whom it sees.
     """
 
-    def __init__(
-        self, identity_3SS: torch.Tensor, landmarks: np.ndarray, bent: bool = True, inside: float = 0.0
-    ) -> None:
-        self._identity = identity_3SS
-        self._bent, self._inside = bent, inside
+    def __init__(self, identity_3SS: torch.Tensor, landmarks: np.ndarray, bent: bool = True) -> None:
+        self._identity, self._bent = identity_3SS, bent
         device = identity_3SS.device
         self._landmarks = torch.from_numpy(np.asarray(landmarks)).float().to(device)[None]
         self._geometry = MouthGeometry(landmarks)
@@ -89,7 +90,8 @@ class IdentityFace:
         maps = [landmark_maps(each, WINDOW_SIDE, WINDOW_SIZE // 2) for each in (points, own)]
         flow, shapes, lids, warped = (self._moved if self._bent else self._still)(points_FK2, corner)
         inside = self._between_lips(shapes, corner)
-        region = residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade * (1 - (1 - self._inside) * inside)
+        paint = (_PAINT_GAIN * blurred(inside, _PAINT_REACH)).clamp(max=1)
+        region = residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade * torch.cat([1 - paint, paint], dim=1)
         return Conditions(
             flow_F2GG=flow,
             shapes=shapes,
@@ -98,7 +100,7 @@ class IdentityFace:
             warped_F3WW=warped,
             maps_F8ww=torch.cat(maps, dim=1),
             mask_F1WW=noise_mask(points, WINDOW_SIDE, WINDOW_SIZE),
-            region_F1WW=region,
+            region_F2WW=region,
             inside_F1WW=inside,
         )
 

@@ -42,8 +42,8 @@ class UNetConfig:
         warp: the noise lies on the identity frame bent to the frame's landmarks; False: on the identity frame as it
             is, as in the paper.
         maps: the network is given the landmark maps; False: it knows the landmarks from the noise and the warp alone.
-        residual_blur: standard deviation in pixels of a blur of what the network adds: it shades the skin and moves
-            its folds, and leaves pores and hair to the portrait; 0 for none.
+        residual_blur: standard deviation in pixels of a blur of what the network adds outside the mouth: it shades
+            the skin and moves its folds, and leaves pores and hair to the portrait; 0 for none.
         inside: how much of what it adds counts between the lips, 0 to 1; the rest is the mouth layer's.
     """
 
@@ -235,7 +235,7 @@ class IdentityDiffusionUNet(nn.Module):
         warped_N3HW: torch.Tensor,
         maps_NMhw: torch.Tensor,
         identity_tokens_BLC: torch.Tensor,
-        region_N1HW: torch.Tensor,
+        region_N2HW: torch.Tensor,
         kept: slice | None = None,
     ) -> torch.Tensor:
         """Predict x_0.
@@ -247,7 +247,7 @@ class IdentityDiffusionUNet(nn.Module):
             warped_N3HW: (B·F, 3, H, W) the warped identity; the identity itself without ``config.warp``.
             maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity, for ``config.maps``.
             identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
-            region_N1HW: (B·F, 1, H, W) where the residual acts.
+            region_N2HW: (B·F, 2, H, W) where the residual shades the skin, and where it paints between the lips.
             kept: the frames of each clip that are wanted, all if None; the others are worked on as far as those
                 hang on them.
 
@@ -270,7 +270,7 @@ class IdentityDiffusionUNet(nn.Module):
         middle = self.middle_out(torch.cat([middle, up], dim=1), time)
         middle = self._mixed(self.middle_out_time, middle, needed[3:])
         fine = _frames_of(fine, _length(needed[0]), _within(needed[4], needed[0]))
-        warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N1HW))
+        warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N2HW))
         (made,) = self._in_pieces(self._leave, time, fine, middle, warped, region)
         return made
 
@@ -289,14 +289,16 @@ class IdentityDiffusionUNet(nn.Module):
         fine_NCHW: torch.Tensor,
         middle_NCHW: torch.Tensor,
         warped_N3HW: torch.Tensor,
-        region_N1HW: torch.Tensor,
+        region_N2HW: torch.Tensor,
     ) -> tuple[torch.Tensor]:
         """From the levels to x_0, each frame for itself."""
         up = F.interpolate(self.up_fine(middle_NCHW), scale_factor=2.0, mode="nearest")
         fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
         residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH)
-        residual = blurred(residual.float(), self.config.residual_blur)
-        return (torch.addcmul(warped_N3HW, region_N1HW, residual),)
+        shade, paint = region_N2HW.split(1, dim=1)
+        shading = blurred((1 - paint) * residual.float(), self.config.residual_blur)
+        shaded = torch.addcmul(warped_N3HW, shade, shading)
+        return (torch.addcmul(shaded, self.config.inside * paint, residual),)
 
     def _in_pieces(
         self, stage: Callable[..., tuple[torch.Tensor, ...]], time_NE: torch.Tensor, *given_N: torch.Tensor

@@ -33,6 +33,9 @@ _VALIDATION_BATCHES = 8
 _VALIDATION_CLIPS_PER_SPEAKER = 4
 _ROWS_PER_BATCH = 8
 
+_COLOUR_PLACE = 4
+"""Pixels a side of the places between the lips whose colours are compared."""
+
 
 @dataclass(frozen=True)
 class DiffusionTraining(TrainingSettings):
@@ -50,7 +53,8 @@ class DiffusionTraining(TrainingSettings):
             PSNR.
         critic_features: weight of the distance between made and true frames in that critic's features.
         inside_share: how much of the reconstruction counts between the lips. A portrait does not tell what is there,
-            and the mean of all that could be is a grey veil; so with a critic it is left to the critic.
+            and the mean of all that could be is a grey veil; so with a critic the detail is left to the critic, and
+            what the reconstruction asks is the colour of places of some pixels.
     """
 
     steps: int = 6000
@@ -91,14 +95,15 @@ def reconstruction_loss(predicted: torch.Tensor, batch: Batch, inside_share: flo
     Args:
         predicted: (N, 3, crop, crop) frames in [0, 1].
         batch: of :func:`~atldiff.training.face_batches.assemble`.
-        inside_share: how much of it counts between the lips.
+        inside_share: how much of it counts between the lips, where the colours of places of some pixels count too.
     """
     weight = (0.3 + batch["mask"]) * (1 - (1 - inside_share) * batch["inside"])
     error = predicted - batch["clean"]
     pixels = (weight * error.abs()).mean()
     across = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
     down = (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
-    return pixels + across + down
+    colours = F.avg_pool2d((1 - inside_share) * batch["inside"] * error, _COLOUR_PLACE).abs().mean()
+    return pixels + across + down + colours
 
 
 def _predict(model: IdentityDiffusionUNet, batch: Batch, state: torch.Tensor, time_N: torch.Tensor) -> torch.Tensor:
@@ -204,7 +209,7 @@ class DiffusionTask(Task[JudgedUNet]):
         return FaceDraws(self._clips, self._training, rank=share, world=shares)
 
     def assemble(self, draw: Draw) -> Batch:
-        return assemble(draw, self.config.warp, self.config.inside)
+        return assemble(draw, self.config.warp)
 
     def learning_rate(self, step: int) -> float:
         return self._training.cosine_rate(step, floor=0.02)

@@ -186,19 +186,18 @@ def _resized(pictures: np.ndarray, size: int) -> np.ndarray:
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def assemble(draw: Draw, bent: bool = True, inside: float = 0.0) -> Batch:
+def assemble(draw: Draw, bent: bool = True) -> Batch:
     """What the compact network needs of a draw, on the draw's device.
 
     Args:
         draw: of :class:`FaceDraws`.
         bent: whether ``warped`` is the identity bent to the frames' landmarks, or the identity as it is.
-        inside: how much the network may do between the lips, 0 to 1.
 
     Returns:
         float32 tensors, N = clips · frames, pictures in [0, 1], cut out of the frames' windows: ``clean``,
-        ``warped`` and ``noise`` (N, 3, crop, crop), ``maps`` (N, 8, crop / 2, crop / 2), ``mask``, ``region`` and
-        ``inside``, what is seen between the lips, (N, 1, crop, crop), ``time`` (N,); ``identity`` (clips, 3, 128,
-        128), its whole window. Noise and time are the same for all frames of a clip.
+        ``warped`` and ``noise`` (N, 3, crop, crop), ``maps`` (N, 8, crop / 2, crop / 2), ``region``
+        (N, 2, crop, crop), ``mask`` and ``inside``, what is seen between the lips, (N, 1, crop, crop), ``time`` (N,);
+        ``identity`` (clips, 3, 128, 128), its whole window. Noise and time are the same for all frames of a clip.
     """
     clips, frames = draw["frames"].shape[:2]
     crop = draw["noise"].shape[-1]
@@ -208,7 +207,7 @@ def assemble(draw: Draw, bent: bool = True, inside: float = 0.0) -> Batch:
     own = []
     for clip in range(clips):
         landmarks = draw["landmarks"][clip]
-        face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent, inside)
+        face = IdentityFace(identity[clip], landmarks[-1].cpu().numpy(), bent)
         given = face.conditions(landmarks[:-1])
         clean = cut_windows(true[clip], given.corner_F2)
         left, top = draw["corner"][clip].tolist()
@@ -217,7 +216,7 @@ def assemble(draw: Draw, bent: bool = True, inside: float = 0.0) -> Batch:
             given.warped_F3WW,
             given.maps_F8ww,
             given.mask_F1WW,
-            given.region_F1WW,
+            given.region_F2WW,
             given.inside_F1WW,
         )
         for cuts, whole in zip(parts.values(), wholes, strict=True):
