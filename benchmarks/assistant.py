@@ -24,9 +24,9 @@ from atldiff.face.portrait import prepare_portrait
 from atldiff.face.prepared import PreparedPortrait
 from atldiff.face.topology import mouth_opening
 from atldiff.integrations.faces import start_face
-from atldiff.moment import Moment
+from atldiff.live.moment import Moment
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serve.talking import RemoteFace
+from atldiff.serve.live.talking import RemoteFace
 from atldiff.speech import SAMPLE_RATE
 
 PIECE_S = 0.02

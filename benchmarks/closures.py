@@ -19,7 +19,7 @@ from atldiff.face.topology import interocular_distance, mouth_opening
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
-from atldiff.training.landmarks import CLOSURE_REACH, OPEN, SHUT
+from atldiff.training.sound.landmarks import CLOSURE_REACH, OPEN, SHUT
 
 FPS, PERIOD_S, REPEATS = 25, 8, 75
 

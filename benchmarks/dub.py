@@ -26,11 +26,11 @@ from atldiff.evaluation.metrics import cut_box, mouth_correlation, psnr
 from atldiff.face.crop import detection_window
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import MOUTH, mouth_opening
+from atldiff.media.film import Film
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
-from atldiff.video.film import Film
 from common import machine, show
 
 _CELL = 320

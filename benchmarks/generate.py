@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 
 import common
-from atldiff.diffusion.animator import FaceAnimator
-from atldiff.diffusion.compose import PortraitComposer
 from atldiff.face.detection import FaceDetector
-from atldiff.landmarks.motion import Motion
+from atldiff.image.animator import FaceAnimator
+from atldiff.image.compose import PortraitComposer
+from atldiff.media.writer import VideoWriter
+from atldiff.motion.living import Motion
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.render import RenderReport, render_video
+from atldiff.render.video import RenderReport, render_video
 from atldiff.speech.waveform import Speech
-from atldiff.video.writer import VideoWriter
 from stopwatch import Stopwatch
 
 WARM_UP_SECONDS = 2.0

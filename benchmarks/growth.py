@@ -19,8 +19,8 @@ import torch
 import common
 from atldiff.errors import InputError
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.render import render_video
-from atldiff.serialization import write_atomically
+from atldiff.render.video import render_video
+from atldiff.storage.files import write_atomically
 
 LENGTHS_S = (1, 3, 10, 30, 100, 300, 600, 1800, 3600)
 HEIGHTS_PX = (256, 512, 720, 1080, 2048, 4096)

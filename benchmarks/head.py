@@ -12,11 +12,11 @@ import numpy as np
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.evaluation.head import SPECTRUM_SECONDS, head_spectrum, judge_head
-from atldiff.landmarks.head_motion import CHANNELS
+from atldiff.motion.head import CHANNELS
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
-from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
+from atldiff.storage.files import write_atomically
 
 TRUE = "true"
 LEAST_SECONDS = 2.5

@@ -19,9 +19,9 @@ import torch
 from atldiff.data.prepared import PreparedClips
 from atldiff.face.topology import JAW, MOUTH, NUM_LANDMARKS
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.serialization import load_config, load_weights, save_part
-from atldiff.training.landmarks import LandmarkTraining, displacements
-from atldiff.training.speech_features import SpokenClip, cache_features
+from atldiff.storage.parts import load_config, load_weights, save_part
+from atldiff.training.sound.landmarks import LandmarkTraining, displacements
+from atldiff.training.sound.speech_features import SpokenClip, cache_features
 
 DIRECTIONS = 5
 JAW_WEIGHT = 0.3

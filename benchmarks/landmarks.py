@@ -34,10 +34,10 @@ from atldiff.evaluation.scores import Groups, MouthCurves, Score, Statistic, gro
 from atldiff.evaluation.tables import INTERVALS
 from atldiff.landmarks.shapes import SHAPES
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
-from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
-from atldiff.training.speech_features import encode_speech
+from atldiff.storage.files import write_atomically
+from atldiff.training.sound.speech_features import encode_speech
 
 TIMED_SECONDS = 60
 SHAPE_FIGURES = ("r", "gain", "p95")

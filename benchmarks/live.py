@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import common
-from atldiff.live import LiveSession
+from atldiff.live.session import LiveSession
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 

@@ -49,7 +49,7 @@ def render(seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
 
     import common
     from atldiff.pipeline import ATLDiffPipeline
-    from atldiff.render import render_video
+    from atldiff.render.video import render_video
 
     torch.set_num_threads(arguments.threads)
     pipeline = ATLDiffPipeline.from_pretrained(device=arguments.device)

@@ -23,8 +23,8 @@ from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.speech.whisper import FEATURE_RATE
-from atldiff.training.landmarks import SHUT
-from atldiff.training.speech_features import SpokenClip, cache_features
+from atldiff.training.sound.landmarks import SHUT
+from atldiff.training.sound.speech_features import SpokenClip, cache_features
 
 SILENCE = "(rest)"
 CLOSED = frozenset({"p", "b", "m"})

@@ -19,7 +19,7 @@ from atldiff.face.topology import CHIN, NOSE_TIP, interocular_distance, mouth_op
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
-from atldiff.training.speech_features import cache_features
+from atldiff.training.sound.speech_features import cache_features
 from common import ASSETS
 from phonemes import CLOSED, SILENCE, Aligner, Segment, grid
 

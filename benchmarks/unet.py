@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 import common
-from atldiff.diffusion.animator import HALO_FRAMES
-from atldiff.diffusion.precision import PRECISIONS, network_type
-from atldiff.diffusion.sampler import bridge_sample
-from atldiff.diffusion.unet import IdentityDiffusionUNet
 from atldiff.errors import InputError
-from atldiff.guidance import MAP_GROUPS
+from atldiff.image.animator import HALO_FRAMES
+from atldiff.image.guidance import MAP_GROUPS
+from atldiff.image.precision import PRECISIONS, network_type
+from atldiff.image.sampler import bridge_sample
+from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.pipeline import ATLDiffPipeline
 
 FPS = 25

@@ -19,15 +19,15 @@ import numpy as np
 from PIL import Image
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
-from atldiff.diffusion.animator import FaceAnimator, FaceFrames
-from atldiff.diffusion.compose import PortraitComposer
-from atldiff.diffusion.unet import IdentityDiffusionUNet
-from atldiff.diffusion.window import WINDOW_SIZE
 from atldiff.evaluation import metrics
 from atldiff.evaluation.identity import IdentityMeter
 from atldiff.evaluation.protocol import choose_clips
 from atldiff.face.crop import PICTURE_SIZE, whole_crop
 from atldiff.face.topology import mouth_opening
+from atldiff.image.animator import FaceAnimator, FaceFrames
+from atldiff.image.compose import PortraitComposer
+from atldiff.image.unet import IdentityDiffusionUNet
+from atldiff.image.window import WINDOW_SIZE
 from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
 
 SMALL_SIZE = 128

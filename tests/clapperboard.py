@@ -5,9 +5,9 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from atldiff.serve.live_work import END
-from atldiff.serve.processes import READY, WorkerSetup
-from atldiff.serve.talking_work import MOMENT, STARTED, STOP
+from atldiff.serve.live.talking_work import MOMENT, STARTED, STOP
+from atldiff.serve.live.work import END
+from atldiff.serve.work.processes import READY, WorkerSetup
 
 FPS = 25
 SIZE = 64
@@ -15,7 +15,7 @@ FLASH_FRAMES = 3
 
 
 def serve_flashes(pipe: Connection, setup: WorkerSetup) -> None:
-    """As :func:`atldiff.serve.live_work.serve_live`, for one session of 48 kHz after another."""
+    """As :func:`atldiff.serve.live.work.serve_live`, for one session of 48 kHz after another."""
     pipe.send((READY, None))
     while True:
         _, (_, options) = pipe.recv()

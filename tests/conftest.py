@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import atldiff
-from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.face.detection import FaceDetector
+from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.pipeline import ATLDiffPipeline
-from atldiff.signing import (
+from atldiff.media.signing import (
     CERTIFICATE_NAME,
     CERTIFICATE_VARIABLE,
     KEY_NAME,
@@ -21,6 +20,7 @@ from atldiff.signing import (
     SigningIdentity,
     make_pair,
 )
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder

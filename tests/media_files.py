@@ -11,7 +11,7 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from atldiff.provenance import _boxes
+from atldiff.media.provenance import _boxes
 
 CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame", ".m4a": "aac", ".ogg": "libopus"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}

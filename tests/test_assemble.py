@@ -9,7 +9,7 @@ from atldiff.cli import main
 from atldiff.errors import InputError, ModelError, OutputError
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serialization import save_part
+from atldiff.storage.parts import save_part
 from atldiff.training.assemble import assemble
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from atldiff.video.background import Background
+from atldiff.media.background import Background
 
 
 def test_items_are_worked_on_in_order() -> None:

@@ -252,7 +252,7 @@ def test_a_fault_of_ours_is_called_one(arguments, tmp_path, capfd, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("atldiff.render.render_video", fail)
+    monkeypatch.setattr("atldiff.render.video.render_video", fail)
     assert main(arguments()) == 1
     err = capfd.readouterr().err
     said = err.removeprefix("atldiff: loading the model\n")

@@ -6,9 +6,9 @@ import pytest
 
 from atldiff.cli import main
 from atldiff.errors import InputError
-from atldiff.provenance import INTACT, read_provenance
-from atldiff.video.badge import TEXTS, Badge
-from atldiff.video.writer import VideoWriter
+from atldiff.media.badge import TEXTS, Badge
+from atldiff.media.provenance import INTACT, read_provenance
+from atldiff.media.writer import VideoWriter
 
 SIZES = [(64, 48), (128, 128), (65, 51), (256, 256), (640, 360), (360, 640), (1024, 1024)]
 

@@ -14,10 +14,10 @@ import av
 import pytest
 import torch
 
-from atldiff.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, JobResult, read_jobs, run_batch
 from atldiff.cli import main
 from atldiff.errors import ATLDiffError, InputError, ModelError
-from atldiff.workers import run_apart
+from atldiff.processes.workers import run_apart
+from atldiff.render.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, JobResult, read_jobs, run_batch
 
 torch.set_num_threads(1)
 

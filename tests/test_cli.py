@@ -19,7 +19,7 @@ import atldiff
 from atldiff.cli import common, main
 from atldiff.cli.common import ProgressBar
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.render import render_video
+from atldiff.render.video import render_video
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from media_files import sine, unsigned_content, write_sound
 from prepared_files import write_prepared

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.diffusion import compose
-from atldiff.diffusion.animator import FaceFrames
-from atldiff.diffusion.compose import PortraitComposer
 from atldiff.face.crop import face_crop
-from atldiff.face.mouth.geometry import MouthGeometry, MouthShapes
+from atldiff.image import compose
+from atldiff.image.animator import FaceFrames
+from atldiff.image.compose import PortraitComposer
+from atldiff.image.mouth.geometry import MouthGeometry, MouthShapes
 from face_shapes import open_face
 
 GRID = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atldiff.cli import main
-from atldiff.provenance import INTACT, read_provenance
+from atldiff.media.provenance import INTACT, read_provenance
 from media_files import unsigned_content
 from test_verify import film, signed
 

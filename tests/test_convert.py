@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from scipy.interpolate import BSpline
 from torch import nn
 
-from atldiff.convert import (
+from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.models.convert import (
     convert_image_folder,
     convert_landmark_checkpoint,
     load_image_part,
     load_landmark_parts,
 )
-from atldiff.errors import InputError, ModelError, OutputError
 
 pytest.importorskip("transformers")
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.diffusion import unet as unet_module
-from atldiff.diffusion.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
-from atldiff.diffusion.precision import network_type
-from atldiff.diffusion.sampler import bridge_sample, bridge_state, bridge_times
-from atldiff.diffusion.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
 from atldiff.errors import InputError
+from atldiff.image import unet as unet_module
+from atldiff.image.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
+from atldiff.image.precision import network_type
+from atldiff.image.sampler import bridge_sample, bridge_state, bridge_times
+from atldiff.image.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
 from test_warp import face_like_points
 
 torch.set_num_threads(1)

@@ -12,15 +12,16 @@ from atldiff.cli import main
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import ModelError
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.landmarks.motion import FaceMotion
+from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline, PipelineConfig
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig, FeatureStream
+from atldiff.speech.distortion import change_pitch
 from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.waveform import read_waveform
-from atldiff.training.speech_encoder import SpeechDraws, SpeechTraining
-from atldiff.training.speech_features import cache_features, change_pitch
+from atldiff.training.sound.speech_encoder import SpeechDraws, SpeechTraining
+from atldiff.training.sound.speech_features import cache_features
 from face_shapes import open_face
 from prepared_files import write_prepared
 

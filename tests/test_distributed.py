@@ -13,11 +13,12 @@ import torch
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError
 from atldiff.landmarks.generator import LandmarkGeneratorConfig
-from atldiff.training.checkpoint import Checkpoints
-from atldiff.training.landmarks import LandmarkTask, LandmarkTraining, train_landmarks
-from atldiff.training.launch import Launch
-from atldiff.training.loop import Batch, fit
-from atldiff.training.speech_features import cache_features
+from atldiff.training.engine.checkpoint import Checkpoints
+from atldiff.training.engine.launch import Launch
+from atldiff.training.engine.loop import fit
+from atldiff.training.engine.task import Batch
+from atldiff.training.sound.landmarks import LandmarkTask, LandmarkTraining, train_landmarks
+from atldiff.training.sound.speech_features import cache_features
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)

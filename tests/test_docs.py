@@ -19,7 +19,7 @@ from atldiff.cli import main
 from atldiff.cli.entry import _parser
 from atldiff.errors import InputError
 from atldiff.evaluation.report import JSON_NAME, MARKDOWN_NAME, PAGE_NAME
-from atldiff.serialization import read_json
+from atldiff.storage.files import read_json
 
 torch.set_num_threads(1)
 

@@ -10,16 +10,16 @@ import torch
 
 from atldiff.cli import main
 from atldiff.dub.follow import FaceFollower
-from atldiff.dub.render import dub_video
 from atldiff.dub.shot import COVERED, DUBBED, NO_FACE, Shot
 from atldiff.dub.survey import Survey, survey_film
 from atldiff.errors import FaceError, InputError, OutputError
 from atldiff.face.detection import FaceDetector
+from atldiff.media.film import Film
+from atldiff.media.planes import Colours, Planes
+from atldiff.media.provenance import INTACT, read_provenance
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.provenance import INTACT, read_provenance
+from atldiff.render.dub import dub_video
 from atldiff.speech.waveform import Speech
-from atldiff.video.film import Film
-from atldiff.video.planes import Colours, Planes
 from dub_films import SIDE, empty_frames, moving_frames, write_film
 from media_files import burst, sine, write_sound, write_video
 

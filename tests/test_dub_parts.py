@@ -17,10 +17,10 @@ from atldiff.dub.sound import DubbedSound
 from atldiff.errors import InputError
 from atldiff.face.crop import FaceCrop
 from atldiff.face.topology import mouth_opening
+from atldiff.media.cuts import cells, find_cuts
+from atldiff.media.film import Film
+from atldiff.media.planes import Colours, Planes
 from atldiff.speech.waveform import Speech
-from atldiff.video.cuts import cells, find_cuts
-from atldiff.video.film import Film
-from atldiff.video.planes import Colours, Planes
 from dub_films import empty_frames, moving_frames, write_film
 from face_shapes import open_face
 from media_files import sine, write_video

@@ -23,9 +23,8 @@ from atldiff.face.topology import (
     interocular_distance,
     mouth_opening,
 )
-from atldiff.landmarks.expression import apply_expression, expression_offsets
+from atldiff.motion.expression import apply_expression, expression_offsets
 from atldiff.options import EMOTIONS
-from atldiff.serialization import load_config, load_weights
 from atldiff.speech.emotion import (
     EmotionClassifier,
     EmotionClassifierConfig,
@@ -35,7 +34,8 @@ from atldiff.speech.emotion import (
 )
 from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
 from atldiff.speech.whisper import WhisperEncoder
-from atldiff.training.emotion import (
+from atldiff.storage.parts import load_config, load_weights
+from atldiff.training.sound.emotion import (
     EmotionTraining,
     balanced_weights,
     confusion_matrix,
@@ -306,7 +306,7 @@ def test_training_learns_is_seeded_and_reuses_its_features(tmp_path: Path) -> No
     train_emotion(data, run, EmotionTraining(steps=60, batch=16, seed=4), config)
     assert (part / "model.safetensors").read_bytes() != weights
     held = "with lock_run(Path(sys.argv[1])): print(flush=True), input()"
-    code = f"import sys; from pathlib import Path; from atldiff.training.checkpoint import lock_run\n{held}"
+    code = f"import sys; from pathlib import Path; from atldiff.training.engine.checkpoint import lock_run\n{held}"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code, str(run)], stdin=pipe, stdout=pipe) as other:
         assert other.stdout

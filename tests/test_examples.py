@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from atldiff.media.provenance import INTACT
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.provenance import INTACT
 from atldiff.speech.waveform import Speech
 
 torch.set_num_threads(1)

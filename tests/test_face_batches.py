@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from atldiff.data.prepared import PreparedClip, PreparedClips, SpeakerSampler
-from atldiff.diffusion.conditioning import IdentityFace
-from atldiff.diffusion.unet import blurred
-from atldiff.diffusion.window import WINDOW_SIZE, window_corners, window_fade
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
-from atldiff.face.mouth.geometry import MouthGeometry
 from atldiff.face.topology import MIRROR_68, mouth_opening
-from atldiff.guidance import landmark_maps, noise_mask, residual_region
-from atldiff.training.face_batches import Batch, FaceDraws, assemble, tinted
+from atldiff.image.conditioning import IdentityFace
+from atldiff.image.guidance import landmark_maps, noise_mask, residual_region
+from atldiff.image.mouth.geometry import MouthGeometry
+from atldiff.image.unet import blurred
+from atldiff.image.window import WINDOW_SIZE, window_corners, window_fade
+from atldiff.training.image.face_batches import Batch, FaceDraws, assemble, tinted
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)

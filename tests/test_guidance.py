@@ -2,7 +2,7 @@
 
 import torch
 
-from atldiff.guidance import guide_noise, landmark_maps, noise_mask, residual_region
+from atldiff.image.guidance import guide_noise, landmark_maps, noise_mask, residual_region
 from test_warp import SIZE, face_like_points
 
 

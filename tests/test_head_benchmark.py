@@ -10,7 +10,7 @@ import pytest
 
 from atldiff.data.prepared import PreparedClips
 from atldiff.evaluation.head import head_spectrum, judge_head
-from atldiff.landmarks.head_motion import CHANNELS, move_head
+from atldiff.motion.head import CHANNELS, move_head
 from atldiff.speech import SAMPLE_RATE
 from face_shapes import open_face
 from prepared_files import write_prepared

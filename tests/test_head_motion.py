@@ -6,13 +6,13 @@ import torch
 
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, face_crop
-from atldiff.face.mouth.settle import settle_lips
 from atldiff.face.portrait import load_portrait, select_face
 from atldiff.face.similarity import fit_similarity
 from atldiff.face.topology import EYELID_PAIRS, interocular_distance, mouth_opening
-from atldiff.landmarks.blink import Blinks, close_lids
-from atldiff.landmarks.head_motion import CHANNELS, LARGEST, HeadMotion, brow_height, head_pose, move_head
-from atldiff.landmarks.motion import FaceMotion
+from atldiff.image.mouth.settle import settle_lips
+from atldiff.motion.blinks import Blinks, close_lids
+from atldiff.motion.head import CHANNELS, LARGEST, HeadMotion, brow_height, head_pose, move_head
+from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from face_shapes import open_face

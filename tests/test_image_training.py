@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from atldiff.data.prepared import PreparedClips
-from atldiff.diffusion.animator import FaceAnimator
-from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.errors import ModelError
-from atldiff.serialization import WEIGHTS_NAME, load_config, load_weights
-from atldiff.training.checkpoint import Checkpoints
-from atldiff.training.critic import critic_losses
-from atldiff.training.diffusion import (
+from atldiff.image.animator import FaceAnimator
+from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.storage.parts import WEIGHTS_NAME, load_config, load_weights
+from atldiff.training.engine.checkpoint import Checkpoints
+from atldiff.training.engine.launch import Launch
+from atldiff.training.image.critic import critic_losses
+from atldiff.training.image.diffusion import (
     DiffusionTask,
     DiffusionTraining,
     reconstruction_loss,
     train_diffusion,
     validate,
 )
-from atldiff.training.launch import Launch
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import torch
 from atldiff.face.similarity import apply_similarity, fit_similarity, remove_head_motion
 from atldiff.face.topology import MIRROR_68, mouth_opening
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig, feature_positions
-from atldiff.landmarks.motion import keep_lips_apart, scale_mouth
-from atldiff.landmarks.rest import closing_displacement
+from atldiff.motion.living import keep_lips_apart, scale_mouth
+from atldiff.motion.rest import closing_displacement
 from atldiff.speech.activity import activity_threshold, voice_activity
 from atldiff.speech.waveform import SAMPLE_RATE
 from atldiff.speech.windows import HOP, MARGIN, speech_windows

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.face.lids import Eyelids, lid_closure, open_lids
 from atldiff.face.similarity import apply_similarity
-from atldiff.landmarks.blink import close_lids
+from atldiff.image.lids import Eyelids, lid_closure, open_lids
+from atldiff.motion.blinks import close_lids
 from face_shapes import open_face
 
 torch.set_num_threads(1)

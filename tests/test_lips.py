@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from atldiff.face.lips import shut_lips
+from atldiff.image.lips import shut_lips
 from face_shapes import open_face
 
 SKIN, TEETH = 0.5, 1.0

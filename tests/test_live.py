@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.diffusion.animator import FaceAnimator
-from atldiff.diffusion.compose import PortraitComposer
 from atldiff.errors import InputError
 from atldiff.face.crop import PICTURE_SIZE, whole_crop
-from atldiff.landmarks.motion import FaceMotion
-from atldiff.lateness import DropRule, PlaybackClock
-from atldiff.live import QUEUED_FRAMES, QUEUED_SOUND_S, LiveFace, LiveFrame, LiveSession
+from atldiff.image.animator import FaceAnimator
+from atldiff.image.compose import PortraitComposer
+from atldiff.live.face import LiveFace, LiveFrame
+from atldiff.live.lateness import DropRule, PlaybackClock
+from atldiff.live.session import QUEUED_FRAMES, QUEUED_SOUND_S, LiveSession
+from atldiff.media.provenance import INTACT, read_provenance
+from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.provenance import INTACT, read_provenance
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.spoken import SpokenTrack
 from atldiff.speech.waveform import Speech, read_waveform

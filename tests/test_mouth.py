@@ -9,12 +9,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from atldiff.face.crop import FaceCrop
-from atldiff.face.mouth.atlas import EXTENT_MM, make_atlas
-from atldiff.face.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
-from atldiff.face.mouth.painter import MouthPainter
-from atldiff.face.mouth.settle import settle_lips
-from atldiff.landmarks.rest import closing_displacement
-from atldiff.warp import thin_plate_flow
+from atldiff.image.mouth.atlas import EXTENT_MM, make_atlas
+from atldiff.image.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
+from atldiff.image.mouth.painter import MouthPainter
+from atldiff.image.mouth.settle import settle_lips
+from atldiff.image.warp import thin_plate_flow
+from atldiff.motion.rest import closing_displacement
 from face_shapes import open_face
 
 torch.set_num_threads(1)

@@ -61,7 +61,7 @@ def marked_pipeline(tiny_model) -> Iterator[ATLDiffPipeline]:
 
 @pytest.mark.parametrize("options", [{"emotion": "auto"}, {"crop_only": True, "look_ahead_s": 0.2}])
 def test_nothing_on_the_device_is_float64(marked_pipeline, portrait, word, options, monkeypatch) -> None:
-    monkeypatch.setattr("atldiff.warp.has_doubles", lambda device: False)
+    monkeypatch.setattr("atldiff.image.warp.has_doubles", lambda device: False)
     samples = np.concatenate(list(Speech.open(word).blocks()))[: SAMPLE_RATE // 2]
     with Marks() as marks:
         frames = list(marked_pipeline.stream(portrait, (SAMPLE_RATE, samples), **options))

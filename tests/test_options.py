@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from atldiff.diffusion.unet import UNetConfig
 from atldiff.errors import InputError, ModelError
+from atldiff.image.unet import UNetConfig
 from atldiff.landmarks.generator import LandmarkGeneratorConfig
 from atldiff.options import GenerationOptions
 

@@ -12,16 +12,16 @@ import torch
 
 from atldiff.cli import main
 from atldiff.data.prepared import PreparedClips
-from atldiff.diffusion.unet import UNetConfig
 from atldiff.errors import InputError, OutputError
+from atldiff.image.unet import UNetConfig
 from atldiff.landmarks.generator import LandmarkGeneratorConfig
-from atldiff.serialization import load_weights
-from atldiff.training.checkpoint import Checkpoints
-from atldiff.training.diffusion import DiffusionTask, DiffusionTraining
-from atldiff.training.landmarks import LandmarkTask, LandmarkTraining
+from atldiff.storage.parts import load_weights
+from atldiff.training.engine.checkpoint import Checkpoints
+from atldiff.training.image.diffusion import DiffusionTask, DiffusionTraining
 from atldiff.training.pack import Packed, copy_code, write_pack
 from atldiff.training.packed_run import RETURN_NAME, gather_results, join_pieces, take_in, unpack
-from atldiff.training.speech_features import cache_features
+from atldiff.training.sound.landmarks import LandmarkTask, LandmarkTraining
+from atldiff.training.sound.speech_features import cache_features
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)

@@ -17,15 +17,15 @@ from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError, ModelError
 from atldiff.face.similarity import apply_similarity
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
-from atldiff.landmarks.windows import WINDOW, WindowedMotion, blend_windows, predict_window, window_starts
+from atldiff.motion.windowed import WINDOW, WindowedMotion, blend_windows, predict_window, window_starts
 from atldiff.options import EMOTIONS, GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serialization import load_config, load_weights, save_part
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
+from atldiff.storage.parts import load_config, load_weights, save_part
 from atldiff.training.assemble import assemble
-from atldiff.training.kfusion import KFusionDraws, KFusionTask, KFusionTraining, landmarks_at, paper_preset
-from atldiff.training.speech_features import SpeechVariant, SpokenClip
+from atldiff.training.sound.kfusion import KFusionDraws, KFusionTask, KFusionTraining, landmarks_at, paper_preset
+from atldiff.training.sound.speech_features import SpeechVariant, SpokenClip
 from face_shapes import open_face
 from prepared_files import write_prepared
 

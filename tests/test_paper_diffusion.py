@@ -12,31 +12,31 @@ import pytest
 import torch
 
 from atldiff.cli import main
-from atldiff.diffusion.animator import to_picture
-from atldiff.diffusion.loading import load_image_network
-from atldiff.diffusion.paper_animator import PaperFaceAnimator
-from atldiff.diffusion.paper_unet import PaperDiffusionUNet, PaperUNetConfig
-from atldiff.diffusion.resnet import ResNet50
-from atldiff.diffusion.sampler import ddim_sample, ddim_signal, ddim_state, ddim_timesteps
 from atldiff.errors import InputError, ModelError
 from atldiff.face.crop import CROP_SIZE
-from atldiff.guidance import noise_mask_as_published
+from atldiff.image.animator import to_picture
+from atldiff.image.guidance import noise_mask_as_published
+from atldiff.image.paper_animator import PaperFaceAnimator
+from atldiff.image.paper_unet import PaperDiffusionUNet, PaperUNetConfig
+from atldiff.image.resnet import ResNet50
+from atldiff.image.sampler import ddim_sample, ddim_signal, ddim_state, ddim_timesteps
+from atldiff.image.warp import warp
+from atldiff.models.image_part import load_image_network
 from atldiff.options import EMOTIONS
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serialization import save_part
+from atldiff.storage.parts import save_part
 from atldiff.training.assemble import assemble
-from atldiff.training.checkpoint import Checkpoints
-from atldiff.training.diffusion import train_diffusion
-from atldiff.training.launch import Launch
-from atldiff.training.loop import Batch
-from atldiff.training.paper_diffusion import (
+from atldiff.training.engine.checkpoint import Checkpoints
+from atldiff.training.engine.launch import Launch
+from atldiff.training.engine.task import Batch
+from atldiff.training.image.diffusion import train_diffusion
+from atldiff.training.image.paper_diffusion import (
     PaperDiffusionTask,
     PaperDiffusionTraining,
     diffusion_loss,
     paper_preset,
     sample,
 )
-from atldiff.warp import warp
 from face_shapes import open_face
 from prepared_files import write_prepared
 

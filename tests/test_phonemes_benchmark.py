@@ -9,7 +9,7 @@ import pytest
 
 from atldiff.data.prepared import PreparedClips
 from atldiff.speech.whisper import FEATURE_RATE
-from atldiff.training.speech_features import SpeechVariant, SpokenClip
+from atldiff.training.sound.speech_features import SpeechVariant, SpokenClip
 from prepared_files import write_prepared
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -17,7 +17,7 @@ from atldiff.errors import FaceError, InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import MAX_SIDE, load_portrait, portrait_from_video, select_face
 from atldiff.face.topology import MOUTH, NOSE_TIP, interocular_distance
-from atldiff.warp import thin_plate_flow, warp
+from atldiff.image.warp import thin_plate_flow, warp
 from media_files import sine, write_sound, write_video
 
 QUADRANTS = np.zeros((48, 64, 3), dtype=np.uint8)

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 from atldiff.errors import FaceError, InputError
 from atldiff.face.portrait import load_portrait
-from atldiff.video.colour import HLG, PQ, to_srgb
+from atldiff.media.colour import HLG, PQ, to_srgb
 
 QUADRANTS = np.zeros((96, 128, 3), dtype=np.uint8)
 QUADRANTS[:48, :64] = (200, 40, 40)

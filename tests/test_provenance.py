@@ -25,11 +25,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 import atldiff
-from atldiff import signing
 from atldiff.cli import main
 from atldiff.errors import InputError, OutputError
-from atldiff.pipeline import TalkingHead
-from atldiff.provenance import (
+from atldiff.media import signing
+from atldiff.media.jpeg import encode_jpeg
+from atldiff.media.provenance import (
     DAMAGED,
     DIGITAL_SOURCE_TYPE,
     INDEX,
@@ -44,10 +44,10 @@ from atldiff.provenance import (
     read_provenance,
     sign_mp4,
 )
-from atldiff.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE, SigningIdentity, own_identity, signing_folder
+from atldiff.media.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE, SigningIdentity, own_identity, signing_folder
+from atldiff.media.writer import VideoWriter
+from atldiff.pipeline import TalkingHead
 from atldiff.speech.waveform import Speech
-from atldiff.video.jpeg import encode_jpeg
-from atldiff.video.writer import VideoWriter
 from media_files import sine, write_video
 
 torch.set_num_threads(1)
@@ -243,8 +243,8 @@ def test_a_video_that_was_never_marked(tmp_path):
 
 def test_a_manifest_that_says_something_else_is_no_mark(tmp_path, monkeypatch, capsys):
     camera = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
-    monkeypatch.setattr("atldiff.provenance.DIGITAL_SOURCE_TYPE", camera)
-    monkeypatch.setattr("atldiff.video.writer.MARK_METADATA", {})
+    monkeypatch.setattr("atldiff.media.provenance.DIGITAL_SOURCE_TYPE", camera)
+    monkeypatch.setattr("atldiff.media.writer.MARK_METADATA", {})
     path = write(tmp_path / "out.mp4")
     found = read_provenance(path)
     assert (found.state, found.damaged, found.source_type) == (UNMARKED, (), camera)
@@ -439,7 +439,7 @@ def test_no_folder_for_temporary_files_is_needed(tmp_path, monkeypatch, video):
 
 def test_processes_that_start_at_once_share_one_pair(tmp_path):
     home = {name: str(tmp_path / "home") for name in ("HOME", "APPDATA", "XDG_CONFIG_HOME")}
-    code = "from atldiff.signing import *; print(signing_material(own_identity())[1])"
+    code = "from atldiff.media.signing import *; print(signing_material(own_identity())[1])"
     command = [sys.executable, "-c", code]
     runs = [
         subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **home}, text=True) for _ in range(4)
@@ -458,8 +458,8 @@ WITHOUT_NETWORK = ["unshare", "--map-root-user", "--net"]
 
 WRITE_AND_READ = """
     import sys, numpy as np
-    from atldiff.provenance import read_provenance
-    from atldiff.video.writer import VideoWriter
+    from atldiff.media.provenance import read_provenance
+    from atldiff.media.writer import VideoWriter
     with VideoWriter(sys.argv[1], 64, 48, 25) as video:
         video.write(np.zeros((48, 64, 3), np.uint8))
     print(read_provenance(sys.argv[1]).state)
@@ -478,7 +478,7 @@ def test_signing_and_reading_need_no_network(tmp_path):
 NO_ROOM_TO_SIGN = """
     import resource, sys, numpy as np
     from atldiff.errors import OutputError
-    from atldiff.video import writer
+    from atldiff.media import writer
     frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
     sign = writer.sign_mp4
 
@@ -517,8 +517,8 @@ def test_what_cannot_be_signed(tmp_path, signing_pair):
 
 STOPPED_WHILE_SIGNING = """
     import os, signal, sys, numpy as np
-    from atldiff import provenance
-    from atldiff.video.writer import VideoWriter
+    from atldiff.media import provenance
+    from atldiff.media.writer import VideoWriter
     sign = provenance._sign
 
     def stopped(unsigned, signed, identity, kind):
@@ -548,8 +548,8 @@ def test_a_signal_while_signing_is_not_lost(tmp_path):
 SIGN_LARGE = """
     import re, sys
     from pathlib import Path
-    from atldiff.provenance import read_provenance, sign_mp4
-    from atldiff.signing import default_identity
+    from atldiff.media.provenance import read_provenance, sign_mp4
+    from atldiff.media.signing import default_identity
     peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
     before = peak()
     sign_mp4(Path(sys.argv[1]), Path(sys.argv[2]), default_identity())

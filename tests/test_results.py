@@ -20,8 +20,8 @@ from atldiff.errors import FaceError, InputError, OutputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.kinds import LEAST_HUMAN
 from atldiff.face.sitter import read_sitter
+from atldiff.media.provenance import INTACT, read_provenance
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.provenance import INTACT, read_provenance
 from atldiff.results import TalkingHead
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 

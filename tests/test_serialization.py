@@ -16,23 +16,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from atldiff.data.workplace import workplace
-from atldiff.diffusion.loading import IMAGE_PARTS
 from atldiff.errors import InputError, ModelError
-from atldiff.landmarks.loading import LANDMARK_PARTS
+from atldiff.models.image_part import IMAGE_PARTS
+from atldiff.models.landmark_part import LANDMARK_PARTS
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serialization import (
-    check_model_folder,
-    load_checkpoint,
-    load_config,
-    load_part,
-    load_weights,
-    read_json,
-    save_part,
-    write_atomically,
-)
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig
-from atldiff.training.checkpoint import Checkpoints
+from atldiff.storage.files import read_json, write_atomically
+from atldiff.storage.parts import check_model_folder, load_checkpoint, load_config, load_part, load_weights, save_part
+from atldiff.training.engine.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ pytest.importorskip("websockets")
 
 
 from atldiff.face.portrait import prepare_portrait
-from atldiff.serve.store import JobStore, stopped_problem
+from atldiff.serve.work.store import JobStore, stopped_problem
 from atldiff.speech.voices import voices
 
 torch.set_num_threads(1)

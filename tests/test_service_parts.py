@@ -26,18 +26,18 @@ from fastapi import FastAPI, Request
 
 from atldiff.cli import serve as verb
 from atldiff.errors import InputError, OutputError
-from atldiff.serve.checker import Checker
-from atldiff.serve.guard import Guard
-from atldiff.serve.jobs import JobQueue
-from atldiff.serve.live import LivePool, _Session
+from atldiff.serve.http.guard import Guard
+from atldiff.serve.http.reference import reference_page
+from atldiff.serve.http.routes import _look, get_health
+from atldiff.serve.live.sessions import LivePool, _Session
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
-from atldiff.serve.processes import WorkerSetup
-from atldiff.serve.reference import reference_page
-from atldiff.serve.routes import _look, get_health
 from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
-from atldiff.serve.store import FAILED, FINAL, PORTRAIT, SPEECH, Job, JobStore
+from atldiff.serve.work.checker import Checker
+from atldiff.serve.work.jobs import JobQueue
+from atldiff.serve.work.processes import WorkerSetup
+from atldiff.serve.work.store import FAILED, FINAL, PORTRAIT, SPEECH, Job, JobStore
 
 TOKEN = "0123456789abcdef"
 
@@ -170,7 +170,9 @@ def test_errors_of_workers_become_problems_without_paths() -> None:
 
 def test_the_command_line_becomes_settings(tmp_path, monkeypatch) -> None:
     seen = {}
-    monkeypatch.setattr("atldiff.serve.server.run_server", lambda *given: seen.update(zip("shp", given, strict=True)))
+    monkeypatch.setattr(
+        "atldiff.serve.http.server.run_server", lambda *given: seen.update(zip("shp", given, strict=True))
+    )
     monkeypatch.setenv(verb.TOKENS_VARIABLE, TOKEN)
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
@@ -295,7 +297,7 @@ def test_a_check_that_takes_too_long_is_given_up(tmp_path) -> None:
 
 
 def test_the_service_itself_loads_no_model_code() -> None:
-    code = "import sys, atldiff.serve.server; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
+    code = "import sys, atldiff.serve.http.server; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

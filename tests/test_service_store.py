@@ -14,7 +14,7 @@ pytest.importorskip("fastapi")
 
 from atldiff.errors import InputError, OutputError
 from atldiff.serve.problems import Problem
-from atldiff.serve.store import DONE, FAILED, MARKER_NAME, PORTRAIT, QUEUED, VIDEO, JobStore
+from atldiff.serve.work.store import DONE, FAILED, MARKER_NAME, PORTRAIT, QUEUED, VIDEO, JobStore
 
 
 def add_job(store: JobStore, video: bytes | None) -> str:

@@ -9,17 +9,10 @@ import torch
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError, OutputError
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.distortion import add_echo, add_noise, change_speed, limit_band
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 from atldiff.speech.windows import HOP, MARGIN
-from atldiff.training.speech_features import (
-    VARIANTS,
-    add_echo,
-    add_noise,
-    cache_features,
-    change_speed,
-    encode_speech,
-    limit_band,
-)
+from atldiff.training.sound.speech_features import VARIANTS, cache_features, encode_speech
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atldiff.errors import InputError
-from atldiff.landmarks.motion import FaceMotion
+from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, activity_threshold

@@ -22,10 +22,10 @@ from atldiff.cli.studio import page_address
 from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
+from atldiff.media.provenance import DIGITAL_SOURCE_TYPE
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.provenance import DIGITAL_SOURCE_TYPE
 from atldiff.serve.fields import LIVE_OPTIONS, OPTIONS, read_options
-from atldiff.serve.guard import OPEN_PATHS
+from atldiff.serve.http.guard import OPEN_PATHS
 from atldiff.serve.problems import Problem
 from atldiff.serve.settings import ServeSettings
 from test_service_parts import TOKEN, status_of
@@ -91,7 +91,7 @@ def test_only_the_studio_has_a_page_and_it_needs_no_token(tmp_path) -> None:
 def test_the_service_alone_has_no_page(tmp_path) -> None:
     from fastapi.testclient import TestClient
 
-    from atldiff.serve.app import create_app
+    from atldiff.serve.http.app import create_app
 
     client = TestClient(create_app(ServeSettings(tmp_path)), base_url="http://localhost")
     assert [client.get(path).status_code for path in ("/", "/studio/studio.js", "/docs")] == [404, 404, 200]
@@ -100,7 +100,7 @@ def test_the_service_alone_has_no_page(tmp_path) -> None:
 def test_below_the_path_of_another_site_everything_is_found(tmp_path) -> None:
     from fastapi.testclient import TestClient
 
-    from atldiff.serve.app import create_app
+    from atldiff.serve.http.app import create_app
 
     settings = ServeSettings(tmp_path, tokens=(TOKEN,), studio=True, root_path="/faces")
     client = TestClient(create_app(settings), base_url="http://localhost", root_path="/faces")

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.landmarks.motion import FaceMotion, Hush
-from atldiff.live import LiveFace, LiveSession
-from atldiff.moment import LOOK_AHEAD_S, Moment
+from atldiff.live.face import LiveFace
+from atldiff.live.moment import LOOK_AHEAD_S, Moment
+from atldiff.live.session import LiveSession
+from atldiff.live.talking import TalkingFace, _Script
+from atldiff.motion.living import FaceMotion, Hush
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serve.live_work import serve_live
+from atldiff.serve.live.talking import WAITING_S, FaceLost, RemoteFace
+from atldiff.serve.live.work import serve_live
 from atldiff.serve.problems import Problem
-from atldiff.serve.processes import Worker, WorkerSetup
-from atldiff.serve.talking import WAITING_S, FaceLost, RemoteFace
+from atldiff.serve.work.processes import Worker, WorkerSetup
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import as_float, read_waveform
-from atldiff.talking import TalkingFace, _Script
 from face_shapes import open_face
 from test_live import make_face
 

@@ -30,20 +30,21 @@ from atldiff.data.prepared import (
     SpeakerSampler,
     read_rows,
 )
-from atldiff.diffusion.unet import IdentityDiffusionUNet, UNetConfig
-from atldiff.diffusion.window import WINDOW_SIZE
 from atldiff.errors import InputError, OutputError
+from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig
+from atldiff.image.window import WINDOW_SIZE
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.serialization import load_config, load_weights
-from atldiff.training.checkpoint import Checkpoints
-from atldiff.training.critic import JudgedUNet
-from atldiff.training.diffusion import DiffusionTask, DiffusionTraining, train_diffusion
-from atldiff.training.landmarks import LandmarkDraws, LandmarkTraining, train_landmarks
-from atldiff.training.launch import Launch
-from atldiff.training.loop import Batch, fit
-from atldiff.training.report import RunLog, StepTimes, Validation, encode_png, read_log
-from atldiff.training.speech_features import cache_features
-from atldiff.training.spoken_clips import judge_shapes
+from atldiff.storage.parts import load_config, load_weights
+from atldiff.training.engine.checkpoint import Checkpoints
+from atldiff.training.engine.launch import Launch
+from atldiff.training.engine.loop import fit
+from atldiff.training.engine.report import RunLog, StepTimes, Validation, encode_png, read_log
+from atldiff.training.engine.task import Batch
+from atldiff.training.image.critic import JudgedUNet
+from atldiff.training.image.diffusion import DiffusionTask, DiffusionTraining, train_diffusion
+from atldiff.training.sound.landmarks import LandmarkDraws, LandmarkTraining, train_landmarks
+from atldiff.training.sound.speech_features import cache_features
+from atldiff.training.sound.spoken_clips import judge_shapes
 from prepared_files import write_prepared
 
 torch.set_num_threads(1)
@@ -530,8 +531,8 @@ for name in ("av", "PIL", "pyarrow", "safetensors", "mediapipe", "tensorboard", 
     sys.modules[name] = None
 
 import torch
-from atldiff.training.diffusion import DiffusionTraining, train_diffusion
-from atldiff.training.landmarks import LandmarkTraining, train_landmarks
+from atldiff.training.image.diffusion import DiffusionTraining, train_diffusion
+from atldiff.training.sound.landmarks import LandmarkTraining, train_landmarks
 
 torch.set_num_threads(1)
 data, run = map(Path, sys.argv[1:])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from atldiff.errors import InputError
-from atldiff.training.settings import (
+from atldiff.training.engine.settings import (
     TrainingSettings,
     change_settings,
     choose_preset,
@@ -79,5 +79,5 @@ def test_a_preset_that_is_not_there_is_named() -> None:
 
 
 def test_settings_are_read_without_torch() -> None:
-    script = "import sys, atldiff.training.settings; sys.exit('torch' in sys.modules)"
+    script = "import sys, atldiff.training.engine.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -38,8 +38,8 @@ from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
 from atldiff.pipeline import ATLDiffPipeline
-from atldiff.serialization import WEIGHTS_FOLDER, load_config
 from atldiff.speech.waveform import SAMPLE_RATE, read_waveform
+from atldiff.storage.parts import WEIGHTS_FOLDER, load_config
 from media_files import write_sound
 
 torch.set_num_threads(1)

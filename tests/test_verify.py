@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atldiff import signing
 from atldiff.cli import main
-from atldiff.provenance import (
+from atldiff.cli.words import printable, quoted
+from atldiff.media import signing
+from atldiff.media.jpeg import encode_jpeg
+from atldiff.media.provenance import (
     DAMAGED,
     DIGITAL_SOURCE_TYPE,
     INTACT,
@@ -28,10 +30,8 @@ from atldiff.provenance import (
     read_provenance,
     sign_mp4,
 )
-from atldiff.signing import own_identity
-from atldiff.video.jpeg import encode_jpeg
-from atldiff.video.writer import VideoWriter
-from atldiff.words import printable, quoted
+from atldiff.media.signing import own_identity
+from atldiff.media.writer import VideoWriter
 
 FORGED = 'x\x1b[2J\x1b[1;1H\nverdict: marked as synthetic, and unchanged since it was signed\n\u202e" trusted'
 
@@ -66,7 +66,7 @@ def test_foreign_text_is_one_harmless_line(text) -> None:
 def test_a_signer_and_a_name_cannot_forge_the_verdict(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(signing.secrets, "token_hex", lambda *_: "x\x1b[2J\n")
-    monkeypatch.setattr("atldiff.provenance.DIGITAL_SOURCE_TYPE", FORGED)
+    monkeypatch.setattr("atldiff.media.provenance.DIGITAL_SOURCE_TYPE", FORGED)
     path = signed(film(tmp_path / "film.mp4"), tmp_path / "a\nverdict: marked as synthetic, \x1b[2J.mp4")
     assert main(["verify", str(path)]) == 5
     said = capsys.readouterr().out

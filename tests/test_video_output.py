@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from atldiff.errors import InputError, OutputError
-from atldiff.framing import DEFAULT_MAX_SIZE
+from atldiff.media.framing import DEFAULT_MAX_SIZE
+from atldiff.media.writer import VideoWriter, check_output
 from atldiff.speech.waveform import Speech
-from atldiff.video.writer import VideoWriter, check_output
 from media_files import click, sine, unsigned_content, write_sound, write_video
 
 GREY = np.full((48, 64, 3), 120, dtype=np.uint8)
@@ -211,7 +211,7 @@ def test_a_linked_output_is_written_where_the_link_points(tmp_path):
 WRITE_SLOWLY = """
     import sys, time, numpy as np
     from atldiff.speech.waveform import Speech
-    from atldiff.video.writer import VideoWriter
+    from atldiff.media.writer import VideoWriter
     speech = Speech.from_array(np.zeros(16000 * 600, np.int16), 16000)
     with VideoWriter(sys.argv[1], 64, 48, 25, speech) as writer:
         for index in range(100_000):
@@ -248,7 +248,7 @@ FILL_THE_DISK = """
     import resource, sys, numpy as np
     from atldiff.errors import OutputError
     from atldiff.speech.waveform import Speech
-    from atldiff.video.writer import VideoWriter
+    from atldiff.media.writer import VideoWriter
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
     speech = Speech.from_array(np.zeros(16000 * 8, np.int16), 16000)
     random = np.random.default_rng(0)

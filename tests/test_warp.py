@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from atldiff.warp import thin_plate_flow, warp
+from atldiff.image.warp import thin_plate_flow, warp
 
 SIZE = 128
 

@@ -17,10 +17,10 @@ import pytest
 pytest.importorskip("fastapi")
 
 from atldiff.errors import InputError
+from atldiff.serve.http.webhooks import Webhooks, is_public, read_address, signing_key
 from atldiff.serve.problems import Problem
 from atldiff.serve.settings import read_secret
-from atldiff.serve.store import JobStore
-from atldiff.serve.webhooks import Webhooks, is_public, read_address, signing_key
+from atldiff.serve.work.store import JobStore
 from service_server import form, queued, running, wait_until
 
 SECRET = "a secret of the tests"

@@ -12,11 +12,11 @@ pytest.importorskip("aiortc")
 
 from aiortc import RTCSessionDescription
 
-from atldiff.serve.live import LivePool
+from atldiff.serve.live.sessions import LivePool
+from atldiff.serve.live.webrtc import WebRTCSessions
 from atldiff.serve.metrics import Metrics
-from atldiff.serve.processes import Worker, WorkerSetup
 from atldiff.serve.settings import ServeSettings
-from atldiff.serve.webrtc import WebRTCSessions
+from atldiff.serve.work.processes import Worker, WorkerSetup
 from clapperboard import FPS, serve_flashes
 from webrtc_peer import PATIENCE_S, Client, Line
 

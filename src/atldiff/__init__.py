@@ -2,43 +2,44 @@
 
 from typing import TYPE_CHECKING, Any
 
+from atldiff._version import __version__
+
 if TYPE_CHECKING:
     from atldiff.dub.dubber import DubbedVideo, DubReport
-    from atldiff.dub.render import DubbedFile, dub_video
     from atldiff.errors import ATLDiffError, FaceError, InputError, ModelError, OutputError
-    from atldiff.live import LiveFrame, LiveSession, LiveStats
+    from atldiff.live.face import LiveFrame
+    from atldiff.live.session import LiveSession, LiveStats
+    from atldiff.media.provenance import Provenance, read_provenance
+    from atldiff.media.signing import SigningIdentity
     from atldiff.pipeline import ATLDiffPipeline, PipelineConfig
-    from atldiff.provenance import Provenance, read_provenance
-    from atldiff.render import RenderReport, render_video
+    from atldiff.render.dub import DubbedFile, dub_video
+    from atldiff.render.video import RenderReport, render_video
     from atldiff.results import FrameStream, TalkingHead
-    from atldiff.signing import SigningIdentity
     from atldiff.speech.waveform import Speech
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ATLDiffError": "atldiff.errors",
     "ATLDiffPipeline": "atldiff.pipeline",
     "DubReport": "atldiff.dub.dubber",
-    "DubbedFile": "atldiff.dub.render",
+    "DubbedFile": "atldiff.render.dub",
     "DubbedVideo": "atldiff.dub.dubber",
     "FaceError": "atldiff.errors",
     "FrameStream": "atldiff.results",
     "InputError": "atldiff.errors",
-    "LiveFrame": "atldiff.live",
-    "LiveSession": "atldiff.live",
-    "LiveStats": "atldiff.live",
+    "LiveFrame": "atldiff.live.face",
+    "LiveSession": "atldiff.live.session",
+    "LiveStats": "atldiff.live.session",
     "ModelError": "atldiff.errors",
     "OutputError": "atldiff.errors",
     "PipelineConfig": "atldiff.pipeline",
-    "Provenance": "atldiff.provenance",
-    "RenderReport": "atldiff.render",
-    "SigningIdentity": "atldiff.signing",
+    "Provenance": "atldiff.media.provenance",
+    "RenderReport": "atldiff.render.video",
+    "SigningIdentity": "atldiff.media.signing",
     "Speech": "atldiff.speech.waveform",
     "TalkingHead": "atldiff.results",
-    "dub_video": "atldiff.dub.render",
-    "read_provenance": "atldiff.provenance",
-    "render_video": "atldiff.render",
+    "dub_video": "atldiff.render.dub",
+    "read_provenance": "atldiff.media.provenance",
+    "render_video": "atldiff.render.video",
 }
 """Where the public names live."""
 

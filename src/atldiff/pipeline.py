@@ -11,10 +11,7 @@ from typing import Any, Self, Unpack
 import numpy as np
 import torch
 
-import atldiff
-from atldiff.diffusion.animator import FaceAnimator
-from atldiff.diffusion.loading import UNET_FOLDER, ImageNetwork, load_image_network
-from atldiff.diffusion.precision import network_type
+from atldiff._version import __version__
 from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
 from atldiff.dub.options import DubOptions
 from atldiff.dub.survey import survey_film
@@ -24,9 +21,18 @@ from atldiff.face.detection import FaceDetector, check_not_forked
 from atldiff.face.portrait import Judge, prepare_portrait
 from atldiff.face.prepared import PreparedPortrait, prepared
 from atldiff.face.sitter import read_sitter
+from atldiff.image.animator import FaceAnimator
+from atldiff.image.animators import ImageNetwork
+from atldiff.image.precision import network_type
+from atldiff.image.scene import Scene, make_crop_scene, make_scene
 from atldiff.landmarks.generator import LandmarkGenerator
 from atldiff.landmarks.kfusion import KFusionGenerator
-from atldiff.landmarks.loading import (
+from atldiff.live.face import LiveFace
+from atldiff.live.session import LiveSession, check_live
+from atldiff.media.files import frame_rate
+from atldiff.media.film import Film
+from atldiff.models.image_part import UNET_FOLDER, load_image_network
+from atldiff.models.landmark_part import (
     DISTILLED_FOLDER,
     LANDMARK_FOLDER,
     LANDMARK_PARTS,
@@ -36,9 +42,7 @@ from atldiff.landmarks.loading import (
     SpeechEncoder,
     load_landmark_part,
 )
-from atldiff.landmarks.motion import Motion
-from atldiff.live import LiveFace, LiveSession, check_live
-from atldiff.media import frame_rate
+from atldiff.motion.living import Motion
 from atldiff.options import (
     AUTO_EMOTION,
     GenerationArguments,
@@ -47,17 +51,6 @@ from atldiff.options import (
     OptionArguments,
 )
 from atldiff.results import FrameStream, Progress, TalkingHead
-from atldiff.scene import Scene, make_crop_scene, make_scene
-from atldiff.serialization import (
-    WEIGHTS_FOLDER,
-    check_model_folder,
-    load_part,
-    make_config,
-    read_json,
-    save_part,
-    write_atomically,
-    write_json,
-)
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.distilled import DistilledEncoder
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
@@ -67,7 +60,8 @@ from atldiff.speech.voices import DEFAULT_VOICE
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
-from atldiff.video.film import Film
+from atldiff.storage.files import read_json, write_atomically, write_json
+from atldiff.storage.parts import WEIGHTS_FOLDER, check_model_folder, load_part, make_config, save_part
 
 DEFAULT_MODEL = "compact"
 INDEX_NAME = "model_index.json"
@@ -193,7 +187,7 @@ class ATLDiffPipeline:
             write_atomically(folder / path, text.encode())
         settings = {"preset": self.config.preset, "steps": self.config.steps}
         settings |= {"speech_encoder": self.config.speech_encoder, "streaming_encoder": self.config.streaming_encoder}
-        about = {"_class_name": type(self).__name__, "_atldiff_version": atldiff.__version__}
+        about = {"_class_name": type(self).__name__, "_atldiff_version": __version__}
         write_json(folder / INDEX_NAME, about | settings)
 
     def __call__(
@@ -343,7 +337,8 @@ class ATLDiffPipeline:
         Args:
             portrait: as for :meth:`stream`.
             sample_rate: of the sound that will be fed, in Hz.
-            max_delay_s: frames later than this are dropped, see :class:`~atldiff.live.LiveSession`; None keeps all.
+            max_delay_s: frames later than this are dropped, see :class:`~atldiff.live.session.LiveSession`; None
+                keeps all.
             idle_s: seconds without sound after which silence is put in its place, so that the face goes on living;
                 None waits for sound for ever.
             look_ahead_s: seconds of the following sound that a frame waits for, 0.08 to 1.
@@ -427,7 +422,7 @@ class ATLDiffPipeline:
         Returns:
             (F, S, S, 3) uint8, what ``stream(crop_only=True)`` gives for the same options, a crop of
             ``picture_size`` of the image network, and landmarks that
-            :func:`atldiff.face.mouth.settle.settle_lips` has laid on the portrait's lips.
+            :func:`atldiff.image.mouth.settle.settle_lips` has laid on the portrait's lips.
 
         Raises:
             InputError: an argument cannot be used.

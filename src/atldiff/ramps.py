@@ -1,4 +1,4 @@
-"""Smooth ways from 0 to 1, in numpy; :func:`atldiff.warp.smoothstep` is the same for tensors."""
+"""Smooth ways from 0 to 1, in numpy; :func:`atldiff.image.warp.smoothstep` is the same for tensors."""
 
 import numpy as np
 

@@ -12,9 +12,9 @@ from typing import Self, TypedDict, Unpack
 import numpy as np
 
 from atldiff.errors import InputError
-from atldiff.signing import SigningIdentity
+from atldiff.media.signing import SigningIdentity
+from atldiff.media.writer import VideoWriter
 from atldiff.speech.waveform import Speech
-from atldiff.video.writer import VideoWriter
 
 Progress = Callable[[int, int], object]
 """Called with (frames done, frames in all) after each frame."""
@@ -26,7 +26,7 @@ _LARGEST_SHOWN_BYTES = 64 << 20
 
 
 class SaveArguments(TypedDict, total=False):
-    """How a video is written, see :class:`~atldiff.video.writer.VideoWriter`."""
+    """How a video is written, see :class:`~atldiff.media.writer.VideoWriter`."""
 
     badge: bool
     identity: SigningIdentity | None
@@ -72,7 +72,7 @@ class TalkingHead:
             path: ends in .mp4, .mov, .webm or .gif.
             progress: called after each frame.
             arguments: ``badge``, ``identity``, ``crf``, ``overwrite``, see
-                :class:`~atldiff.video.writer.VideoWriter`.
+                :class:`~atldiff.media.writer.VideoWriter`.
 
         Raises:
             OutputError: the file cannot be written there.

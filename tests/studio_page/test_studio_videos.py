@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atldiff.provenance import INTACT, read_provenance
+from atldiff.media.provenance import INTACT, read_provenance
 from dub_films import moving_frames
 from media_files import write_video
 from service_server import running

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from atldiff.batch import CSV_REPORT, FAILED, KEPT, MADE, JobResult, run_batch
     from atldiff.pipeline import DEFAULT_MODEL
+    from atldiff.render.batch import CSV_REPORT, FAILED, KEPT, MADE, JobResult, run_batch
 
     make_folder(arguments.output)
 

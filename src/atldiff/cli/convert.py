@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from atldiff.convert import convert_image_folder, convert_landmark_checkpoint
+    from atldiff.models.convert import convert_image_folder, convert_landmark_checkpoint
 
     if arguments.part == "landmarks":
         convert_landmark_checkpoint(arguments.source, arguments.output)

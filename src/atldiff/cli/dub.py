@@ -11,7 +11,7 @@ from atldiff.dub.options import LONGER, SHORTER, DubOptions
 from atldiff.options import GenerationOptions
 
 if TYPE_CHECKING:
-    from atldiff.dub.render import DubbedFile
+    from atldiff.render.dub import DubbedFile
 
 EXAMPLES = """examples:
   atldiff dub interview.mp4 --speech german.wav -o interview-de.mp4
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     GenerationOptions(mouth=arguments.mouth)
     video, speech, output = places_of(arguments, "video", "-i")
 
-    from atldiff.dub.render import dub_video
-    from atldiff.signing import chosen_identity
-    from atldiff.video.film import Film
-    from atldiff.video.kinds import check_crf, file_kind
-    from atldiff.video.writer import check_output
+    from atldiff.media.film import Film
+    from atldiff.media.kinds import check_crf, file_kind
+    from atldiff.media.signing import chosen_identity
+    from atldiff.media.writer import check_output
+    from atldiff.render.dub import dub_video
 
     film = Film.open(video)
     check_crf(arguments.crf, file_kind(output))

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol, TextIO
 
-from atldiff import __version__
+from atldiff._version import __version__
 from atldiff.cli import (
     assemble,
     batch,
@@ -38,8 +38,8 @@ from atldiff.cli import (
     train,
     verify,
 )
+from atldiff.cli.words import printable
 from atldiff.errors import InputError
-from atldiff.words import printable
 
 _log = logging.getLogger("atldiff")
 

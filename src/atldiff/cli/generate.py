@@ -14,7 +14,7 @@ from atldiff.errors import InputError
 from atldiff.options import AUTO_EMOTION
 
 if TYPE_CHECKING:
-    from atldiff.render import RenderReport
+    from atldiff.render.video import RenderReport
     from atldiff.speech.text import Voice
     from atldiff.speech.waveform import Speech
 
@@ -67,12 +67,12 @@ def run(arguments: argparse.Namespace) -> None:
     options = generation_options(arguments)
     portrait, speech, output = places_of(arguments, "portrait", "-p")
 
-    from atldiff.forms import local_path
-    from atldiff.media import existing_file
-    from atldiff.render import render_video
-    from atldiff.signing import chosen_identity
-    from atldiff.video.kinds import check_crf, file_kind
-    from atldiff.video.writer import check_output
+    from atldiff.media.files import existing_file
+    from atldiff.media.forms import local_path
+    from atldiff.media.kinds import check_crf, file_kind
+    from atldiff.media.signing import chosen_identity
+    from atldiff.media.writer import check_output
+    from atldiff.render.video import render_video
 
     expected = "a picture or a video of a face"
     portrait = existing_file(local_path(portrait, expected), expected)

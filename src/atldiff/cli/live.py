@@ -14,7 +14,7 @@ from atldiff.options import SAMPLE_FORMATS
 if TYPE_CHECKING:
     import numpy as np
 
-    from atldiff.live import LiveSession, LiveStats
+    from atldiff.live.session import LiveSession, LiveStats
 
 EXAMPLES = """examples:
   ffmpeg -loglevel error -i speech.flac -ac 1 -ar 16000 -f s16le - | atldiff live -p me.jpg -o out.mp4
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     options = generation_options(arguments)
 
-    from atldiff.media import existing_file
+    from atldiff.media.files import existing_file
 
     existing_file(arguments.portrait, "a picture or a video of a face")
     if os.isatty(_STDIN):
@@ -117,7 +117,7 @@ def _write_frames(
     session: "LiveSession", chunks: Iterator["np.ndarray"], frame_format: str, output: BinaryIO
 ) -> None:
     """Every frame in its place: one that was dropped is the one before it once more."""
-    from atldiff.video.jpeg import encode_jpeg
+    from atldiff.media.jpeg import encode_jpeg
 
     encode: Callable[[np.ndarray], bytes] = encode_jpeg if frame_format == "mjpeg" else lambda it: it.tobytes()
     written, encoded = 0, b""
@@ -131,15 +131,15 @@ def _write_frames(
 
 
 def _check_target(arguments: argparse.Namespace) -> None:
-    from atldiff.video.writer import check_output
+    from atldiff.media.writer import check_output
 
     check_output(arguments.output, [arguments.portrait])
 
 
 def _write_video(session: "LiveSession", chunks: Iterator["np.ndarray"], arguments: argparse.Namespace) -> None:
     """A file like those of ``generate``: with the sound, marked, and in place only when it is finished."""
+    from atldiff.media.writer import VideoWriter
     from atldiff.speech.spoken import SpokenTrack
-    from atldiff.video.writer import VideoWriter
 
     track: Any = SpokenTrack(arguments.rate)
 

@@ -130,14 +130,14 @@ def settings_of(arguments: argparse.Namespace, data: Path, studio: bool = False)
 
 
 def serve(arguments: argparse.Namespace, settings: ServeSettings, **more: Any) -> None:
-    """Run the service; ``more`` goes to :func:`atldiff.serve.server.run_server`.
+    """Run the service; ``more`` goes to :func:`atldiff.serve.http.server.run_server`.
 
     Raises:
         InputError: the extra is not installed, or the service cannot start as it was asked to.
         ModelError: there is no such model.
     """
     try:
-        from atldiff.serve.server import run_server
+        from atldiff.serve.http.server import run_server
     except ImportError as error:
         raise InputError(
             f'the service needs FastAPI and more: pip install "atldiff[serve]" ({error.name})'

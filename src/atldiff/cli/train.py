@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _train_emotion(arguments: argparse.Namespace) -> None:
-    from atldiff.training import emotion
+    from atldiff.training.sound import emotion
 
     if arguments.max_time or arguments.devices != 1 or arguments.accelerator == "cuda" or arguments.pack:
         raise InputError("the emotion part trains on the CPU in minutes; it takes no time limit, devices or pack")
@@ -75,21 +75,21 @@ def _train(arguments: argparse.Namespace) -> None:
 
     _add_options(arguments, options_of_pack(arguments.output, arguments.part))
     if arguments.part == "landmarks":
-        from atldiff.training.landmarks import PRESETS
-        from atldiff.training.landmarks import landmark_task as PartTask
-        from atldiff.training.landmarks import train_landmarks as train
+        from atldiff.training.sound.landmarks import PRESETS
+        from atldiff.training.sound.landmarks import landmark_task as PartTask
+        from atldiff.training.sound.landmarks import train_landmarks as train
 
         settings, config = _settings(arguments, PRESETS, "landmark generator")
     elif arguments.part == "speech":
-        from atldiff.training.speech_encoder import PRESETS
-        from atldiff.training.speech_encoder import SpeechTask as PartTask
-        from atldiff.training.speech_encoder import train_speech as train
+        from atldiff.training.sound.speech_encoder import PRESETS
+        from atldiff.training.sound.speech_encoder import SpeechTask as PartTask
+        from atldiff.training.sound.speech_encoder import train_speech as train
 
         settings, config = _settings(arguments, PRESETS, "speech encoder")
     else:
-        from atldiff.training.diffusion import PRESETS
-        from atldiff.training.diffusion import diffusion_task as PartTask
-        from atldiff.training.diffusion import train_diffusion as train
+        from atldiff.training.image.diffusion import PRESETS
+        from atldiff.training.image.diffusion import diffusion_task as PartTask
+        from atldiff.training.image.diffusion import train_diffusion as train
 
         settings, config = _settings(arguments, PRESETS, "image network")
     data, output, launch = arguments.data, arguments.output, _launch(arguments)
@@ -128,7 +128,7 @@ def _add_options(arguments: argparse.Namespace, options: Sequence[str]) -> None:
 
 def _settings(arguments: argparse.Namespace, presets: Any, part: str) -> tuple[Any, Any]:
     """The preset's training settings and model configuration, with what ``--set`` and ``--seed`` say."""
-    from atldiff.training.settings import change_settings, choose_preset
+    from atldiff.training.engine.settings import change_settings, choose_preset
 
     settings, config = change_settings(*choose_preset(presets, arguments.preset or _PRESET, part), arguments.set)
     if arguments.seed is not None:
@@ -137,8 +137,8 @@ def _settings(arguments: argparse.Namespace, presets: Any, part: str) -> tuple[A
 
 
 def _launch(arguments: argparse.Namespace) -> Any:
-    from atldiff.training.launch import Launch
-    from atldiff.training.settings import parse_duration
+    from atldiff.training.engine.launch import Launch
+    from atldiff.training.engine.settings import parse_duration
 
     limit = {"max_seconds": parse_duration(arguments.max_time)} if arguments.max_time else {}
     return Launch(arguments.accelerator, arguments.devices, quiet=arguments.quiet, **limit)

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.words import quoted
+from atldiff.cli.words import quoted
 
 if TYPE_CHECKING:
-    from atldiff.provenance import Provenance
+    from atldiff.media.provenance import Provenance
 
 
 EXAMPLES = """examples:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from atldiff.provenance import INTACT, read_provenance
+    from atldiff.media.provenance import INTACT, read_provenance
 
     found = read_provenance(arguments.video, arguments.trust)
     code = _exit_code(found, arguments.trust is not None)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _exit_code(found: "Provenance", asked_for_trust: bool) -> int:
-    from atldiff.provenance import DAMAGED, INTACT, METADATA, UNMARKED
+    from atldiff.media.provenance import DAMAGED, INTACT, METADATA, UNMARKED
 
     if found.state == INTACT and asked_for_trust and not found.trusted:
         return 6
@@ -62,7 +62,7 @@ def _exit_code(found: "Provenance", asked_for_trust: bool) -> int:
 
 
 def _verdict(found: "Provenance") -> str:
-    from atldiff.provenance import DAMAGED, INTACT, METADATA
+    from atldiff.media.provenance import DAMAGED, INTACT, METADATA
 
     if found.state == INTACT:
         return "marked as synthetic, and unchanged since it was signed"

@@ -7,7 +7,7 @@ from typing import Any
 
 from atldiff.data.prepared import INDEX_NAME, MEMBERS, read_index, require_pyarrow
 from atldiff.errors import InputError
-from atldiff.serialization import write_atomically
+from atldiff.storage.files import write_atomically
 
 LOCATION = ("shard", *(f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")))
 """Columns that say where a clip's members lie; the row in a clip's ``json`` goes without them."""

@@ -28,9 +28,9 @@ from atldiff.data.tracking import Footage, fill_gaps, track_landmarks
 from atldiff.errors import InputError, OutputError
 from atldiff.face.crop import face_crop
 from atldiff.face.detection import FaceDetector
-from atldiff.serialization import write_atomically
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import read_waveform
+from atldiff.storage.files import write_atomically
 
 _FULL_SCALE = 32767
 

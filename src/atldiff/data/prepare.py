@@ -28,9 +28,9 @@ from atldiff.data.workers import make_parts
 from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, workplace
 from atldiff.errors import InputError, OutputError
 from atldiff.face.crop import PICTURE_SIZE
-from atldiff.media import frame_rate
-from atldiff.serialization import write_atomically
+from atldiff.media.files import frame_rate
 from atldiff.speech import SAMPLE_RATE
+from atldiff.storage.files import write_atomically
 
 DEFAULT_FPS = 25.0
 PUBLISHED_KINDS = ("mead", "crema-d", "grid")

@@ -12,8 +12,8 @@ import numpy as np
 from atldiff.data.tracking import MAX_MISSING_SHARE, Footage, missing_share
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import interocular_distance
+from atldiff.media.cuts import find_cuts
 from atldiff.speech import SAMPLE_RATE
-from atldiff.video.cuts import find_cuts
 
 UNREADABLE = "cannot be read"
 SILENT = "silent"

@@ -10,7 +10,7 @@ from typing import Any
 
 from atldiff.data.index import LOCATION
 from atldiff.data.prepared import MEMBERS, SHARDS_NAME
-from atldiff.serialization import write_atomically
+from atldiff.storage.files import write_atomically
 
 SHARD_BYTES = 256 * 2**20
 """A shard is closed by the clip that would make it larger."""

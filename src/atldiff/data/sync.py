@@ -9,20 +9,18 @@ the correlation pooled over its clips peaks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 
-import atldiff
 from atldiff.errors import InputError
 from atldiff.face.topology import interocular_distance, mouth_opening
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.serialization import load_part
 from atldiff.speech.waveform import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder, mel_filters
 from atldiff.speech.windows import SpeechWindow, speech_windows
+from atldiff.storage.parts import WEIGHTS_FOLDER, load_part
 
 LAGS = np.arange(-30, 31) / 100
 """Candidate lags in seconds; positive: the sound trails the picture."""
@@ -176,7 +174,7 @@ class SyncMeter:
     @classmethod
     def from_package(cls) -> Self:
         """With the weights that come with the package, on the CPU."""
-        folder = Path(atldiff.__file__).parent / "weights" / "compact" / "landmark_generator"
+        folder = WEIGHTS_FOLDER / "compact" / "landmark_generator"
         generator = load_part(folder, LandmarkGenerator, LandmarkGeneratorConfig)
         return cls(WhisperEncoder.from_package(), generator)
 

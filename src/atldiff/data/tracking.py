@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 from atldiff.errors import InputError
 from atldiff.face.crop import detection_window
 from atldiff.face.detection import FaceDetector
-from atldiff.media import check_codec, existing_file, open_media
-from atldiff.video.pictures import rgb_picture
+from atldiff.media.files import check_codec, existing_file, open_media
+from atldiff.media.frames import rgb_picture
 
 MAX_MISSING_SHARE = 0.1
 """A clip with a larger share of frames without a face is not used."""

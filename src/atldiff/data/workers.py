@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from atldiff.data.parts import Task, Tools, make_part
 from atldiff.errors import ATLDiffError, InputError
-from atldiff.workers import end_with_parent
+from atldiff.processes.workers import end_with_parent
 
 _MAX_FACES = 3
 _NICENESS = 5

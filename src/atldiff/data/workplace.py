@@ -9,8 +9,8 @@ from typing import Any
 
 from atldiff.data.prepared import INDEX_NAME, PARTS_NAME, SHARDS_NAME
 from atldiff.errors import InputError
-from atldiff.locks import hold_lock
-from atldiff.serialization import write_json
+from atldiff.processes.locks import hold_lock
+from atldiff.storage.files import write_json
 
 CARD_NAME = "README.md"
 

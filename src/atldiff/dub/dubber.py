@@ -20,12 +20,12 @@ from atldiff.dub.teeth import MouthInside, best_view, learn_inside
 from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.similarity import undo_similarity
+from atldiff.media.film import Film
+from atldiff.media.planes import Planes
+from atldiff.media.writer import VideoWriter
 from atldiff.ramps import smooth_ramp
 from atldiff.results import Progress, SaveArguments, Watch
 from atldiff.speech.waveform import Speech
-from atldiff.video.film import Film
-from atldiff.video.planes import Planes
-from atldiff.video.writer import VideoWriter
 
 MOUTH_FPS = 50
 """So many moments a second are made, as often as speech is heard; what lies between them comes by straight lines."""

@@ -9,7 +9,7 @@ from atldiff.errors import FaceError
 from atldiff.face.crop import FaceCrop, detection_window
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import MIN_FACE_SIZE
-from atldiff.video.planes import Planes
+from atldiff.media.planes import Planes
 
 _SEARCH_SIDE = 1024
 """Longest side in pixels at which a whole frame is searched."""
@@ -155,11 +155,20 @@ class FaceFollower:
         return min(near, key=lambda each: _distance(each.solid_683, face_682), default=None)
 
     def _look(self, planes: Planes, window: FaceCrop) -> list[Seen]:
-        picture = planes.cut(window)
+        picture = _cut(planes, window)
         return [
             Seen(np.column_stack([window.to_picture(face[:, :2]), face[:, 2] * window.scale]), picture, window)
             for face in self._detector.detect_solid(picture)
         ]
+
+
+def _cut(planes: Planes, crop: FaceCrop) -> np.ndarray:
+    """(size, size, 3) uint8 RGB of a square, see :meth:`~atldiff.face.crop.FaceCrop.cut`."""
+    size = float(crop.size)
+    corners = crop.to_picture(np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
+    margin = 6 + 3 * crop.scale
+    box = planes.box_around(corners.min(axis=0) - margin, corners.max(axis=0) + margin)
+    return crop.within(box[0], box[1]).cut(planes.rgb(box))
 
 
 def _settled(window: FaceCrop, face: np.ndarray) -> FaceCrop:

@@ -7,8 +7,8 @@ they are silent, in the pose of each frame. What the new speech does is added to
 import numpy as np
 
 from atldiff.face.topology import MOUTH, mouth_opening
-from atldiff.landmarks.motion import keep_lips_apart
-from atldiff.landmarks.rest import closing_displacement
+from atldiff.motion.living import keep_lips_apart
+from atldiff.motion.rest import closing_displacement
 
 _JAW_SHARE = np.array([0, 0, 0, 0.2, 0.5, 0.8, 1, 1, 1, 1, 1, 0.8, 0.5, 0.2, 0, 0, 0])
 """How much of each jaw point follows the new speech: near the ears a jaw hardly moves, and is seen badly."""

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from atldiff.face.crop import CROP_SIZE, FaceCrop
-from atldiff.face.lips import shut_lips
-from atldiff.face.mouth.atlas import MouthAtlas
-from atldiff.face.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes
-from atldiff.face.mouth.painter import MouthPainter
 from atldiff.face.places import crop_places, crop_to_image
 from atldiff.face.similarity import apply_similarity
-from atldiff.warp import FLOW_GRID, smoothstep, thin_plate_flow
+from atldiff.image.lips import shut_lips
+from atldiff.image.mouth.atlas import MouthAtlas
+from atldiff.image.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes
+from atldiff.image.mouth.painter import MouthPainter
+from atldiff.image.warp import FLOW_GRID, smoothstep, thin_plate_flow
 
 _STILL_ABOVE, _MOVED_BELOW = 0.47, 0.57
 """Heights in the crop, shares of its side, above which nothing is moved, and below which everything: the nose."""

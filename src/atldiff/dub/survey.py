@@ -9,10 +9,10 @@ from atldiff.dub.follow import FaceFollower, Seen
 from atldiff.errors import FaceError, InputError
 from atldiff.face.crop import resample
 from atldiff.face.detection import FaceDetector
+from atldiff.media.cuts import cells, find_cuts, may_be_cut
+from atldiff.media.film import Film
+from atldiff.media.planes import Colours
 from atldiff.results import Progress
-from atldiff.video.cuts import cells, find_cuts, may_be_cut
-from atldiff.video.film import Film
-from atldiff.video.planes import Colours
 
 PATCH = 12
 """Side of the picture of the lower face that is kept of each frame."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from atldiff.data.sync import voiced_level
-from atldiff.landmarks.head_motion import CHANNELS, head_pose
+from atldiff.motion.head import CHANNELS, head_pose
 from atldiff.speech.pitch import PITCH_RATE, pitch_track
 
 VOICE_AHEAD_S = 0.1
@@ -30,7 +30,7 @@ def judge_head(landmarks: np.ndarray, waveform: np.ndarray, fps: float) -> dict[
         fps: frames per second.
 
     Returns:
-        Of each channel of :data:`~atldiff.landmarks.head_motion.CHANNELS` ``NAME_std`` and ``NAME_speed``, the mean
+        Of each channel of :data:`~atldiff.motion.head.CHANNELS` ``NAME_std`` and ``NAME_speed``, the mean
         absolute change a second; ``speed_r`` and ``brows_r``, the correlation over time of the turning's speed, and
         of the brows' height, with the voice's level, both over 0.4 s; ``lift_pitch_r`` and ``brows_pitch_r``, that of
         how far the face is lifted, and of the brows' height, with the voice's pitch.

@@ -22,8 +22,8 @@ from atldiff.evaluation.shapes import MouthDistances, judge_shapes, seconds_of_m
 from atldiff.face.similarity import remove_head_motion
 from atldiff.face.topology import MOUTH, mouth_opening
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.distortion import add_noise, limit_band
 from atldiff.speech.waveform import Speech
-from atldiff.training.speech_features import add_noise, limit_band
 
 LOOK_AHEAD_S = 0.2
 """Of the row that shows what streaming costs."""

@@ -10,7 +10,7 @@ from atldiff.errors import OutputError
 from atldiff.evaluation.page import page
 from atldiff.evaluation.scores import EvaluationReport, Groups
 from atldiff.evaluation.tables import INTERVALS, Cell, Table, report_tables
-from atldiff.serialization import write_atomically
+from atldiff.storage.files import write_atomically
 
 JSON_NAME, MARKDOWN_NAME, PAGE_NAME = "report.json", "report.md", "report.html"
 

@@ -16,10 +16,10 @@ from atldiff.errors import FaceError, InputError
 from atldiff.face.kinds import LEAST_HUMAN, covering
 from atldiff.face.prepared import PreparedPortrait, prepared
 from atldiff.face.topology import JAW, LEFT_EYE, MOUTH, NOSE_TIP, OUTER_EYE_CORNERS, RIGHT_EYE, mouth_opening
-from atldiff.forms import content_of, local_path, plain_array
-from atldiff.media import check_codec, existing_file, open_media
-from atldiff.pictures import EXPECTED, UNREADABLE, as_rgb, check_background, from_array, open_picture, reduced
-from atldiff.video.pictures import check_frame_size, rgb_picture
+from atldiff.media.files import check_codec, existing_file, open_media
+from atldiff.media.forms import content_of, local_path, plain_array
+from atldiff.media.frames import check_frame_size, rgb_picture
+from atldiff.media.pictures import EXPECTED, UNREADABLE, as_rgb, check_background, from_array, open_picture, reduced
 
 MAX_SIDE = 4096
 """Longest side in pixels at which a portrait is read; larger ones are reduced to it."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from atldiff.errors import InputError
-from atldiff.media import existing_file
+from atldiff.media.files import existing_file
 
 SUFFIX = ".atl"
 VERSION = 1
@@ -43,7 +43,7 @@ class PreparedPortrait:
         """
         from safetensors.numpy import save
 
-        from atldiff.serialization import write_atomically
+        from atldiff.storage.files import write_atomically
 
         path = Path(path)
         check_name(path)

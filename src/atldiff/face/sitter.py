@@ -13,9 +13,9 @@ from PIL import Image
 from atldiff.errors import FaceError
 from atldiff.face.kinds import covering
 from atldiff.face.portrait import MIN_FACE_SIZE, Judge, load_portrait, select_face
-from atldiff.framing import DEFAULT_MAX_SIZE, aspect_ratio, check_max_size
+from atldiff.media.framing import DEFAULT_MAX_SIZE, aspect_ratio, check_max_size
+from atldiff.media.pictures import reduced
 from atldiff.options import GenerationOptions
-from atldiff.pictures import reduced
 
 _SEEDS = 1_000_000
 

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from atldiff.errors import ATLDiffError, InputError
-from atldiff.moment import LOOK_AHEAD_S
-from atldiff.serve.live_work import serve_live
+from atldiff.live.moment import LOOK_AHEAD_S
+from atldiff.processes.workers import processors
+from atldiff.serve.live.talking import RemoteFace
+from atldiff.serve.live.work import serve_live
 from atldiff.serve.problems import Problem
-from atldiff.serve.processes import Worker, WorkerSetup
-from atldiff.serve.talking import RemoteFace
-from atldiff.workers import processors
+from atldiff.serve.work.processes import Worker, WorkerSetup
 
 START_TIMEOUT_S = 120.0
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from atldiff.errors import ATLDiffError
 from atldiff.integrations.faces import start_face
-from atldiff.moment import Moment
-from atldiff.serve.talking import RemoteFace
+from atldiff.live.moment import Moment
+from atldiff.serve.live.talking import RemoteFace
 
 try:
     from livekit import rtc

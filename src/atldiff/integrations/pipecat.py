@@ -14,8 +14,8 @@ import numpy as np
 
 from atldiff.errors import ATLDiffError
 from atldiff.integrations.faces import start_face
-from atldiff.moment import LOOK_AHEAD_S, Moment
-from atldiff.serve.talking import RemoteFace
+from atldiff.live.moment import LOOK_AHEAD_S, Moment
+from atldiff.serve.live.talking import RemoteFace
 from atldiff.speech.text import Voice, open_voice, sentences
 from atldiff.speech.voices import DEFAULT_VOICE
 

@@ -1,1 +1,1 @@
-"""The HTTP and WebSocket service: :func:`atldiff.serve.server.run_server`."""
+"""The HTTP and WebSocket service: :func:`atldiff.serve.http.server.run_server`."""

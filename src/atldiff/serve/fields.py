@@ -8,7 +8,7 @@ from typing import Any
 
 from atldiff.dub.options import LONGER, SHORTER, DubOptions
 from atldiff.errors import InputError
-from atldiff.framing import DEFAULT_MAX_SIZE, NAMES, SIZES, check_framing
+from atldiff.media.framing import DEFAULT_MAX_SIZE, NAMES, SIZES, check_framing
 from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
 from atldiff.serve.problems import Problem, problem_of
 

@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from atldiff.serve.checker import Checker
-from atldiff.serve.jobs import JobQueue
-from atldiff.serve.live import LivePool
+from atldiff.processes.workers import processors
+from atldiff.serve.http.webhooks import Webhooks
+from atldiff.serve.live.sessions import LivePool
 from atldiff.serve.metrics import Metrics
-from atldiff.serve.processes import WorkerSetup
 from atldiff.serve.settings import ServeSettings
-from atldiff.serve.store import JobStore
-from atldiff.serve.webhooks import Webhooks
-from atldiff.workers import processors
+from atldiff.serve.work.checker import Checker
+from atldiff.serve.work.jobs import JobQueue
+from atldiff.serve.work.processes import WorkerSetup
+from atldiff.serve.work.store import JobStore
 
 if TYPE_CHECKING:
-    from atldiff.serve.webrtc import WebRTCSessions
+    from atldiff.serve.live.webrtc import WebRTCSessions
 
 
 class Service:
@@ -62,7 +62,7 @@ class Service:
 
 def _webrtc(pool: LivePool) -> "WebRTCSessions | None":
     try:
-        from atldiff.serve.webrtc import WebRTCSessions
+        from atldiff.serve.live.webrtc import WebRTCSessions
     except ImportError:
         return None
     return WebRTCSessions(pool)

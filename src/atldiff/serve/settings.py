@@ -36,7 +36,7 @@ class ServeSettings:
         allowed_hosts: names that requests may call the service by; none: any.
         max_connections: open at once.
         studio: whether there is a page to use it with.
-        webhook_secret: signs webhooks, see :func:`atldiff.serve.webhooks.signing_key`; empty: there are none.
+        webhook_secret: signs webhooks, see :func:`atldiff.serve.http.webhooks.signing_key`; empty: there are none.
         webhook_private: whether webhooks may lead to private addresses.
         root_path: below which a reverse proxy shows the service, ``/faces``; empty where it has a name for itself.
     """

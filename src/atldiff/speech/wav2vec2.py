@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from atldiff.errors import InputError, ModelError
-from atldiff.serialization import CONFIG_NAME, WEIGHTS_NAME, read_json, write_atomically
+from atldiff.storage.files import read_json, write_atomically
+from atldiff.storage.parts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_NAME = "facebook/wav2vec2-base"
 

@@ -14,10 +14,9 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 from atldiff.errors import InputError
-from atldiff.forms import content_of, local_path, plain_array, standard_input
-from atldiff.media import existing_file, frame_rate
-from atldiff.speech import SAMPLE_RATE
-from atldiff.speech.decoding import (
+from atldiff.media.files import existing_file, frame_rate
+from atldiff.media.forms import content_of, local_path, plain_array, standard_input
+from atldiff.media.sound import (
     BLOCK_SAMPLES,
     EXPECTED,
     MAX_CHANNELS,
@@ -28,6 +27,7 @@ from atldiff.speech.decoding import (
     read_sound,
     stated_duration,
 )
+from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.loudness import LoudnessMeter, levelled
 from atldiff.speech.mixing import mixed, mono_weights, track_weights
 

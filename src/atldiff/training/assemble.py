@@ -6,18 +6,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atldiff.diffusion.loading import UNET_FOLDER, image_part
 from atldiff.errors import InputError, ModelError, OutputError
-from atldiff.landmarks.loading import (
-    DISTILLED_FOLDER,
-    LANDMARK_FOLDER,
-    STREAMING_FOLDER,
-    WAV2VEC2_FOLDER,
-    WHISPER,
-)
+from atldiff.models.image_part import UNET_FOLDER, image_part
+from atldiff.models.landmark_part import DISTILLED_FOLDER, LANDMARK_FOLDER, STREAMING_FOLDER, WAV2VEC2_FOLDER, WHISPER
 from atldiff.pipeline import DEFAULT_MODEL, INDEX_NAME, ATLDiffPipeline
-from atldiff.serialization import CONFIG_NAME, WEIGHTS_NAME, read_json, write_json
-from atldiff.training.checkpoint import Checkpoints
+from atldiff.storage.files import read_json, write_json
+from atldiff.storage.parts import CONFIG_NAME, WEIGHTS_NAME
+from atldiff.training.engine.checkpoint import Checkpoints
 
 CARD_NAME = "README.md"
 

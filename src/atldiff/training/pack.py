@@ -4,7 +4,7 @@ That machine needs Python, torch, NumPy and OpenCV. A pack is a few folders, ``p
 larger than asked for. Each has clips: ``clips.json``, the rows of the index, and one tar in the layout of the
 prepared shards, without the sound: a pack for the landmark generator has the sound's features and no pictures.
 ``part-0`` has the code beside them, and ``train.py``, which runs the command that the pack was made with
-(:mod:`atldiff.training.packed_run`).
+(:mod:`atldiff.cli.packed`).
 """
 
 import json
@@ -24,13 +24,13 @@ import torch
 from atldiff.data.prepared import JSON_INDEX_NAME, MEMBERS, SHARDS_NAME, PreparedClip, PreparedClips, read_rows
 from atldiff.data.shards import Shard
 from atldiff.errors import InputError, OutputError
-from atldiff.serialization import write_atomically, write_json
 from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE
-from atldiff.training.checkpoint import PACK_NAME
-from atldiff.training.loop import Task
+from atldiff.storage.files import write_atomically, write_json
+from atldiff.training.engine.checkpoint import PACK_NAME
+from atldiff.training.engine.task import Task
 from atldiff.training.packed_run import CODE_NAME, SCRIPT_NAME, part_name
-from atldiff.training.speech_features import FOLDER_NAME as FEATURES_NAME
-from atldiff.training.speech_features import MARGIN, VARIANTS
+from atldiff.training.sound.speech_features import FOLDER_NAME as FEATURES_NAME
+from atldiff.training.sound.speech_features import MARGIN, VARIANTS
 
 PART_SIZE = 60 * 2**20
 """Most bytes of a part."""
@@ -59,7 +59,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "code"))
 
 if __name__ == "__main__":
-    from atldiff.training.packed_run import main
+    from atldiff.cli.packed import main
 
     sys.exit(main(HERE.parent))
 '''

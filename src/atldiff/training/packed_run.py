@@ -4,13 +4,11 @@ The clips are unpacked first, each decoded once: a window of frames is then read
 files of at most 16 MiB in ``RUN/return``.
 """
 
-import argparse
 import io
 import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -23,18 +21,17 @@ from atldiff.data.encoding import decode_video, encode_plain_video
 from atldiff.data.prepared import JSON_INDEX_NAME, MEMBERS, SHARDS_NAME
 from atldiff.data.shards import SHARD_BYTES, Shard
 from atldiff.errors import InputError
-from atldiff.serialization import write_atomically, write_json
-from atldiff.training.checkpoint import (
+from atldiff.storage.files import write_atomically, write_json
+from atldiff.training.engine.checkpoint import (
     BEST_NAME,
     PACK_NAME,
     Checkpoints,
     all_settings,
     check_same_settings,
-    lock_run,
     read_pack_record,
 )
-from atldiff.training.loop import Task
-from atldiff.training.report import LOG_NAME, SAMPLES_NAME, read_log
+from atldiff.training.engine.report import LOG_NAME, SAMPLES_NAME, read_log
+from atldiff.training.engine.task import Task
 
 CODE_NAME = "code"
 SCRIPT_NAME = "train.py"
@@ -53,45 +50,6 @@ _TABLE_ROWS = 8
 def part_name(number: int) -> str:
     """Folder of a part of a pack."""
     return f"part-{number}"
-
-
-def main(pack: Path, arguments: Sequence[str] | None = None) -> int:
-    """Unpack the clips, run ``atldiff train`` with the options of the pack, and gather the results.
-
-    Args:
-        pack: folder of the parts.
-        arguments: of the script; those that it does not know are for ``atldiff train``.
-
-    Returns:
-        The exit code of ``atldiff train``.
-    """
-    from atldiff.cli import main as command
-
-    parser = argparse.ArgumentParser(description="Train what is packed here; the same command goes on.")
-    parser.add_argument("-o", "--output", metavar="RUN", type=Path, default=Path("run"), help="default: %(default)s")
-    parser.add_argument("--data", type=Path, help="folder to unpack the clips to (default: RUN.data)")
-    parser.add_argument("--max-time", metavar="TIME", help="stop after so long, such as 25m; run again to go on")
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="settings")
-    own, others = parser.parse_known_args(arguments)
-    if own.max_time:
-        others += ["--max-time", own.max_time]
-    run = own.output.resolve()
-    data = own.data or run.with_name(f"{run.name}.data")
-    about = json.loads((pack / part_name(0) / PACK_NAME).read_text())
-    about["options"] += ["--set", *own.set] if own.set else []
-    print(f"{about['clips']} of {about['of']} clips ({about['clips'] / about['of']:.0%}) are packed", flush=True)
-    try:
-        with lock_run(run):
-            unpack(pack, data)
-            join_pieces(run)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    code = command(["train", about["part"], str(data), *about["options"], "-o", str(run), *others])
-    if Checkpoints(run, 1).paths():
-        gather_results(run, about)
-        print(f"{results_table(run)}\nresults: {run / RETURN_NAME}", flush=True)
-    return code
 
 
 def unpack(pack: Path, data: Path) -> None:

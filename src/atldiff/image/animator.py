@@ -1,0 +1,193 @@
+"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resized
+from atldiff.image.conditioning import Conditions, IdentityFace
+from atldiff.image.guidance import guide_noise
+from atldiff.image.mouth.geometry import MouthShapes
+from atldiff.image.precision import network_type
+from atldiff.image.sampler import bridge_sample
+from atldiff.image.unet import IdentityDiffusionUNet
+from atldiff.image.warp import thin_plate_flow, warp
+from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE
+
+WINDOW_FRAMES = 32
+HALO_FRAMES = 4
+"""Frames computed and dropped on either side of a window, so that windows join without a seam."""
+
+LIVE_HALO_FRAMES = 1
+"""Frames computed and dropped before a window in live use, where none after it are at hand."""
+
+
+@dataclass(frozen=True)
+class FaceFrames:
+    """Consecutive frames of the face: how the portrait is moved, and what the network adds to that.
+
+    Attributes:
+        flow_F2GG: backward flow from the identity crop, crop pixels.
+        shapes: the frames' mouths, for the layer behind the lips; None where there is no such layer.
+        lids_F: how far each frame's upper eyelids are drawn down, 0 to 1.
+        residual_F3hw: what is added to the moved portrait, of pictures in [0, 1].
+        corner_F2: left and top of the residual in the crop, in its own pixels.
+        per_pixel: pixels of the residual to a crop pixel.
+    """
+
+    flow_F2GG: torch.Tensor
+    shapes: MouthShapes | None
+    lids_F: torch.Tensor
+    residual_F3hw: torch.Tensor
+    corner_F2: torch.Tensor
+    per_pixel: int
+
+    def __getitem__(self, part: slice) -> "FaceFrames":
+        return FaceFrames(
+            self.flow_F2GG[part],
+            self.shapes[part] if self.shapes is not None else None,
+            self.lids_F[part],
+            self.residual_F3hw[part],
+            self.corner_F2[part],
+            self.per_pixel,
+        )
+
+    def __len__(self) -> int:
+        return len(self.flow_F2GG)
+
+
+class FaceAnimator:
+    """Moves one face.
+
+    What the network would add to the identity at rest is taken off everywhere, moved along with the face: a portrait
+    that does not move is itself, whatever the network makes of its beard or its light.
+
+    Args:
+        unet: the image network.
+        identity: (S, S, 3) uint8 face crop; the network sees it at 256 pixels.
+        landmarks: (68, 2) its landmarks, crop pixels.
+        steps: sampler steps; 0 gives the plain warp of the identity, without the network.
+        seed: seeds the noise, which is the same for every frame, so that a face at rest is still.
+        precision: of the network's convolutions, see :func:`atldiff.image.precision.network_type`.
+    """
+
+    def __init__(
+        self,
+        unet: IdentityDiffusionUNet,
+        identity: np.ndarray,
+        landmarks: np.ndarray,
+        steps: int,
+        seed: int,
+        precision: str = "auto",
+    ) -> None:
+        self._unet = unet
+        self._steps = steps
+        self._device = next(unet.parameters()).device
+        self._type = network_type(precision, self._device)
+        self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
+        picture = to_picture(identity, PICTURE_SIZE).to(self._device)
+        self._face = IdentityFace(picture, landmarks, unet.config.warp)
+        generator = torch.Generator().manual_seed(seed)
+        self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
+        with torch.no_grad():
+            self._tokens = unet.encode_identity(self._face.window_3WW[None])
+            self._at_rest = self._added_at_rest() if steps else torch.zeros(3, 1, 1)
+
+    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
+        """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
+        for landmarks, part in landmark_windows(blocks, WINDOW_FRAMES, HALO_FRAMES, HALO_FRAMES):
+            yield self.animate(landmarks, part)
+
+    @torch.no_grad()
+    def animate(self, landmarks: np.ndarray, kept: slice | None = None) -> FaceFrames:
+        """Frames for landmarks (F, 68, 2), all at once; those of ``kept`` alone, if given, the rest lead to them."""
+        points = torch.from_numpy(landmarks).float().to(self._device)
+        kept = slice(*(kept or slice(None)).indices(len(points))[:2])
+        if self._steps == 0:
+            return warp_alone(self._landmarks, points[kept])
+        given = self._face.conditions(points)
+        flow, corner = given.flow_F2GG[kept], given.corner_F2[kept]
+        left, top = corner.unbind(dim=1)
+        at_rest = warp(self._at_rest, flow, CROP_SIZE, (left, top, WINDOW_SIZE, WINDOW_SIZE))
+        return FaceFrames(
+            flow_F2GG=flow,
+            shapes=given.shapes[kept] if given.shapes is not None else None,
+            lids_F=given.lids_F[kept],
+            residual_F3hw=self._added(given, kept) - at_rest,
+            corner_F2=corner,
+            per_pixel=WINDOW_SCALE,
+        )
+
+    def _added(self, given: Conditions, kept: slice) -> torch.Tensor:
+        """What the network adds to the windows of the frames ``kept``, (F, 3, 128, 128)."""
+        start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
+
+        def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
+            with torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
+                return self._unet(
+                    state, time, given.warped_F3WW, given.maps_F8ww, self._tokens, given.region_F2WW, part
+                )
+
+        windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))
+        return windows.clamp(0, 1) - given.warped_F3WW[kept]
+
+    def _added_at_rest(self) -> torch.Tensor:
+        """(3, 256, 256) what it adds to the identity where nothing has moved."""
+        given = self._face.conditions(self._landmarks)
+        ((left, top),) = given.corner_F2.tolist()
+        added = torch.zeros(3, PICTURE_SIZE, PICTURE_SIZE, device=self._device)
+        added[:, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE] = self._added(given, slice(0, 1))[0]
+        return added
+
+
+def landmark_windows(
+    blocks: Iterable[np.ndarray], count: int, before: int, after: int
+) -> Iterator[tuple[np.ndarray, slice]]:
+    """Blocks of landmarks (n, 68, 2), of any sizes → the windows that frames are computed in.
+
+    Yields:
+        The landmarks of a window, and which of its frames are new: ``count`` of them with ``before`` frames ahead and
+        ``after`` behind where there are so many; in the last window all that are left.
+    """
+    held, start, done = np.zeros((0, 68, 2), dtype=np.float32), 0, 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while start + len(held) > done + count + after:
+            yield held[: done + count + after - start], slice(done - start, done + count - start)
+            done += count
+            dropped = max(0, done - before - start)
+            held, start = held[dropped:], start + dropped
+    if start + len(held) > done:
+        yield held, slice(done - start, len(held))
+
+
+def prompt_windows(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, slice]]:
+    """Like :func:`landmark_windows`, each block at once, for live use: it waits for no later frame.
+
+    The network's temporal mixing then misses what follows a block. Against the windows of :meth:`FaceAnimator.stream`
+    the mouth is alike to 51 dB with one frame before the block, no more with more of them, and to 48 dB with none;
+    two frames after the block would make that 70 dB, and every frame 80 ms later.
+    """
+    past = np.zeros((0, 68, 2), dtype=np.float32)
+    for block in blocks:
+        held = np.concatenate([past, block])
+        yield held, slice(len(past), len(held))
+        past = held[-LIVE_HALO_FRAMES:]
+
+
+def warp_alone(landmarks_1K2: torch.Tensor, points_FK2: torch.Tensor) -> FaceFrames:
+    """Frames without the network: the identity moved from its landmarks to those of each frame."""
+    frames, device = len(points_FK2), points_FK2.device
+    flow = thin_plate_flow(landmarks_1K2, points_FK2, CROP_SIZE)
+    still, corner = torch.zeros(frames, device=device), torch.zeros(frames, 2, dtype=torch.long, device=device)
+    return FaceFrames(flow, None, still, torch.zeros(frames, 3, CROP_SIZE, CROP_SIZE, device=device), corner, 1)
+
+
+def to_picture(crop: np.ndarray, size: int) -> torch.Tensor:
+    """(S, S, 3) uint8 → (3, size, size) float32 in [0, 1]."""
+    if len(crop) != size:
+        crop = resized(crop, size)
+    return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255
