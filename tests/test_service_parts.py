@@ -28,7 +28,8 @@ from atldiff.cli import serve as verb
 from atldiff.errors import InputError, OutputError
 from atldiff.serve.http.guard import Guard
 from atldiff.serve.http.reference import reference_page
-from atldiff.serve.http.routes import _look, get_health
+from atldiff.serve.http.requests import look
+from atldiff.serve.http.routes import get_health
 from atldiff.serve.live.sessions import LivePool, _Session
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
@@ -375,7 +376,7 @@ def test_health_and_uploads_wait_for_no_thread_of_others(tmp_path) -> None:
             limiter.acquire_on_behalf_of_nowait(object())
         async with asyncio.timeout(5):
             health = await get_health(request)
-            return health.status_code, await _look(request, lambda abandoned: "looked")
+            return health.status_code, await look(request, lambda abandoned: "looked")
 
     try:
         assert asyncio.run(ask()) == (503, "looked")
