@@ -21,7 +21,8 @@ from atldiff.evaluation.judge import Judge
 from atldiff.evaluation.protocol import choose_clips, load_material
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import mouth_opening
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from widest_mouths import widest_by_speaker
 
 STATIC, WARP = "static portrait", "warp alone"

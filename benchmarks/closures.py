@@ -16,7 +16,8 @@ import common
 from atldiff.data.prepared import PreparedClips
 from atldiff.evaluation.protocol import choose_clips
 from atldiff.face.topology import interocular_distance, mouth_opening
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.training.sound.landmarks import CLOSURE_REACH, OPEN, SHUT

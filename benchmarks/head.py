@@ -12,8 +12,9 @@ import numpy as np
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.evaluation.head import SPECTRUM_SECONDS, head_spectrum, judge_head
+from atldiff.models.loading import DEFAULT_MODEL
 from atldiff.motion.head import CHANNELS
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.storage.files import write_atomically

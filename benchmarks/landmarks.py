@@ -33,7 +33,8 @@ from atldiff.evaluation.ridge import MEL, MOST_PER_SPEAKER, SpeechFeatures, fit_
 from atldiff.evaluation.scores import Groups, MouthCurves, Score, Statistic, grouped
 from atldiff.evaluation.tables import INTERVALS
 from atldiff.landmarks.shapes import SHAPES
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 from atldiff.storage.files import write_atomically

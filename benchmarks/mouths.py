@@ -23,7 +23,8 @@ from atldiff.evaluation.protocol import choose_clips
 from atldiff.face.crop import face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import INNER_LIPS, MOUTH, interocular_distance, mouth_opening
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from common import ASSETS
 
 WIDEST_SHARE = 0.25

@@ -19,7 +19,8 @@ import common  # noqa: F401
 from atldiff.data.prepared import PreparedClips
 from atldiff.face.similarity import remove_head_motion
 from atldiff.landmarks.shapes import mouth_shapes
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.speech.whisper import FEATURE_RATE

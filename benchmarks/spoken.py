@@ -16,7 +16,8 @@ from atldiff.data.prepared import PreparedClips
 from atldiff.face.crop import face_crop
 from atldiff.face.detection import FaceDetector
 from atldiff.face.topology import CHIN, NOSE_TIP, interocular_distance, mouth_opening
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.training.sound.speech_features import cache_features

@@ -13,7 +13,8 @@ from PIL import Image
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.face.topology import mouth_opening
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 
 
 def main() -> None:

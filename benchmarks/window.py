@@ -28,7 +28,8 @@ from atldiff.image.animator import FaceAnimator, FaceFrames
 from atldiff.image.compose import PortraitComposer
 from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.image.window import WINDOW_SIZE
-from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL
+from atldiff.pipeline import ATLDiffPipeline
 
 SMALL_SIZE = 128
 IDENTITY_FRAMES = 6

@@ -32,12 +32,18 @@ def _entry(name: str, thing: object) -> Iterator[str]:
         yield f"```python\n{_signature(name, thing)}\n```"
     yield _text(thing)
     if inspect.isclass(thing) and not is_error:
-        for member, content in sorted(vars(thing).items()):
+        for member, content in sorted(_members(thing).items()):
             called = getattr(content, "__func__", content)
             if member == "__call__" or (not member.startswith("_") and inspect.isfunction(called)):
                 yield f"### {name}.{member}"
                 yield f"```python\n{_signature(member, called)}\n```"
                 yield _text(called)
+
+
+def _members(thing: type) -> dict[str, object]:
+    """What a class has of its own, and of those of this package that it is derived from."""
+    own = [base for base in reversed(thing.__mro__) if base.__module__.startswith("atldiff.")]
+    return {name: content for base in own for name, content in vars(base).items()}
 
 
 def _signature(name: str, thing: object) -> str:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from atldiff.live.session import LiveSession, LiveStats
     from atldiff.media.provenance import Provenance, read_provenance
     from atldiff.media.signing import SigningIdentity
-    from atldiff.pipeline import ATLDiffPipeline, PipelineConfig
+    from atldiff.models.loading import PipelineConfig
+    from atldiff.pipeline import ATLDiffPipeline
     from atldiff.render.dub import DubbedFile, dub_video
     from atldiff.render.video import RenderReport, render_video
     from atldiff.results import FrameStream, TalkingHead
@@ -31,7 +32,7 @@ _HOMES = {
     "LiveStats": "atldiff.live.session",
     "ModelError": "atldiff.errors",
     "OutputError": "atldiff.errors",
-    "PipelineConfig": "atldiff.pipeline",
+    "PipelineConfig": "atldiff.models.loading",
     "Provenance": "atldiff.media.provenance",
     "RenderReport": "atldiff.render.video",
     "SigningIdentity": "atldiff.media.signing",

@@ -1,70 +1,40 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
 import dataclasses
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 import numpy as np
-import torch
 
-from atldiff._version import __version__
 from atldiff.dub.dubber import MOUTH_FPS, DubbedVideo, dub_film
 from atldiff.dub.options import DubOptions
 from atldiff.dub.survey import survey_film
-from atldiff.errors import InputError, ModelError
+from atldiff.errors import InputError
 from atldiff.face.crop import CROP_SIZE, whole_crop
-from atldiff.face.detection import FaceDetector, check_not_forked
-from atldiff.face.portrait import Judge, prepare_portrait
-from atldiff.face.prepared import PreparedPortrait, prepared
+from atldiff.face.detection import check_not_forked
+from atldiff.face.portrait import prepare_portrait
+from atldiff.face.prepared import PreparedPortrait
 from atldiff.face.sitter import read_sitter
 from atldiff.image.animator import FaceAnimator
-from atldiff.image.animators import ImageNetwork
-from atldiff.image.precision import network_type
 from atldiff.image.scene import Scene, make_crop_scene, make_scene
-from atldiff.landmarks.generator import LandmarkGenerator
-from atldiff.landmarks.kfusion import KFusionGenerator
 from atldiff.live.face import LiveFace
 from atldiff.live.session import LiveSession, check_live
 from atldiff.media.files import frame_rate
 from atldiff.media.film import Film
-from atldiff.models.image_part import UNET_FOLDER, load_image_network
-from atldiff.models.landmark_part import (
-    DISTILLED_FOLDER,
-    LANDMARK_FOLDER,
-    LANDMARK_PARTS,
-    STREAMING_FOLDER,
-    WAV2VEC2_FOLDER,
-    WHISPER,
-    SpeechEncoder,
-    load_landmark_part,
-)
+from atldiff.models.landmark_part import LANDMARK_PARTS
+from atldiff.models.pretrained import PretrainedPipeline
 from atldiff.motion.living import Motion
-from atldiff.options import (
-    AUTO_EMOTION,
-    GenerationArguments,
-    GenerationOptions,
-    MotionArguments,
-    OptionArguments,
-)
+from atldiff.options import AUTO_EMOTION, GenerationArguments, GenerationOptions, MotionArguments, OptionArguments
 from atldiff.results import FrameStream, Progress, TalkingHead
 from atldiff.speech.activity import activity_threshold
-from atldiff.speech.distilled import DistilledEncoder
-from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig, classify_speech
+from atldiff.speech.emotion import classify_speech
 from atldiff.speech.loudness import levelled_live
-from atldiff.speech.text import Voice, spoken
+from atldiff.speech.text import Voice, speech_or_text
 from atldiff.speech.voices import DEFAULT_VOICE
-from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
-from atldiff.storage.files import read_json, write_atomically, write_json
-from atldiff.storage.parts import WEIGHTS_FOLDER, check_model_folder, load_part, make_config, save_part
-
-DEFAULT_MODEL = "compact"
-INDEX_NAME = "model_index.json"
 
 PortraitInput = Any
 """What :func:`~atldiff.face.portrait.load_portrait` takes: a path, bytes, an open file, a picture, an array …"""
@@ -73,122 +43,11 @@ SpeechInput = Any
 """What :meth:`~atldiff.speech.waveform.Speech.coerce` takes: a path, bytes, an open file, an array and its rate …"""
 
 
-@dataclass(frozen=True)
-class PipelineConfig:
-    """What ``model_index.json`` says besides the parts.
-
-    Attributes:
-        preset: name of the preset.
-        steps: sampler steps where the caller names none.
-        speech_encoder: ``whisper-tiny.en``, which comes with a dependency; ``speech_encoder`` (the project's own) or
-            ``wav2vec2`` for the folder of that name in the model's; or a hub name of wav2vec2.
-        streaming_encoder: the same for the landmark part in the folder ``streaming``, which streaming mode uses;
-            empty where there is none.
-    """
-
-    preset: str = "compact"
-    steps: int = 1
-    speech_encoder: str = WHISPER
-    streaming_encoder: str = ""
-
-
-class ATLDiffPipeline:
+class ATLDiffPipeline(PretrainedPipeline):
     """The whole path from a portrait and speech to frames (ATL-Diff, arXiv 2507.12804, figure 2).
 
     Load one with :meth:`from_pretrained` and call it; :meth:`stream` does the same in constant memory.
     """
-
-    def __init__(
-        self,
-        speech_encoder: SpeechEncoder,
-        landmark_generator: LandmarkGenerator | KFusionGenerator,
-        unet: ImageNetwork,
-        emotion_classifier: EmotionClassifier,
-        config: PipelineConfig | None = None,
-        device: str | torch.device = "auto",
-        streaming: tuple[SpeechEncoder, LandmarkGenerator] | None = None,
-        precision: str = "auto",
-    ) -> None:
-        self.config = config or PipelineConfig()
-        self.speech_encoder, self.landmark_generator = speech_encoder.eval(), landmark_generator.eval()
-        self.streaming = streaming and (streaming[0].eval(), streaming[1].eval())
-        self.unet, self.emotion_classifier = unet.eval(), emotion_classifier.eval()
-        self._precision = precision
-        self._detector: FaceDetector | None = None
-        self._notices: dict[Path, str] = {}
-        self._process = os.getpid()
-        self.to(device)
-
-    def to(self, device: str | torch.device) -> Self:
-        """Move all parts to a device, see :meth:`from_pretrained`. Raises InputError: unknown, or not there."""
-        self.device = choose_device(device)
-        network_type(self._precision, self.device)
-        parts = [self.speech_encoder, self.landmark_generator, self.emotion_classifier, *(self.streaming or ())]
-        for part in parts:
-            part.to(self.device)
-        self.unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"ATLDiffPipeline(preset {self.config.preset!r}, device {str(self.device)!r})"
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_dir: str | Path = DEFAULT_MODEL, device: str | torch.device = "auto", precision: str = "auto"
-    ) -> Self:
-        """Load a pipeline.
-
-        Args:
-            name_or_dir: ``compact``, whose weights are in the package, or a folder that
-                :meth:`save_pretrained` wrote.
-            device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, a ``torch.device``.
-            precision: of the compact image network: ``auto`` (bfloat16 where the device multiplies it by itself),
-                ``float32`` or ``bfloat16``.
-
-        Raises:
-            ModelError: no such model, or a part of it is missing, corrupt or of the wrong shape.
-            InputError: the device is unknown or not there, or the precision is unknown.
-        """
-        folder = model_folder(name_or_dir)
-        check_model_folder(folder)
-        index = read_json(folder / INDEX_NAME)
-        if not isinstance(index, dict) or index.get("_class_name") != cls.__name__:
-            raise ModelError(f"{folder / INDEX_NAME} does not describe an {cls.__name__}")
-        known = {key: value for key, value in index.items() if not key.startswith("_")}
-        config = make_config(folder / INDEX_NAME, known, PipelineConfig)
-        GenerationOptions(steps=config.steps)
-        encoder, generator = load_landmark_part(folder, config.speech_encoder)
-        name = config.streaming_encoder
-        streaming = load_landmark_part(folder / STREAMING_FOLDER, name) if name else None
-        unet = load_image_network(folder)
-        classifier = load_part(folder / "emotion_classifier", EmotionClassifier, EmotionClassifierConfig)
-        pipeline = cls(encoder, generator, unet, classifier, config, device, streaming, precision)
-        pipeline._notices = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")}
-        return pipeline
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``model_index.json``, the licences, and one folder a part: configuration and weights in fp16."""
-        folder = Path(folder)
-        for place, encoder, generator in self._landmark_parts(folder):
-            save_part(place / LANDMARK_FOLDER, generator, generator.config)
-            if isinstance(encoder, DistilledEncoder):
-                save_part(place / DISTILLED_FOLDER, encoder, encoder.config)
-        if isinstance(self.speech_encoder, Wav2Vec2Encoder) and self.config.speech_encoder == WAV2VEC2_FOLDER:
-            self.speech_encoder.save_pretrained(folder / WAV2VEC2_FOLDER)
-        save_part(folder / UNET_FOLDER, self.unet, self.unet.config)
-        save_part(folder / "emotion_classifier", self.emotion_classifier, self.emotion_classifier.config)
-        for path, text in self._notices.items():
-            write_atomically(folder / path, text.encode())
-        settings = {"preset": self.config.preset, "steps": self.config.steps}
-        settings |= {"speech_encoder": self.config.speech_encoder, "streaming_encoder": self.config.streaming_encoder}
-        about = {"_class_name": type(self).__name__, "_atldiff_version": __version__}
-        write_json(folder / INDEX_NAME, about | settings)
 
     def __call__(
         self,
@@ -279,17 +138,10 @@ class ATLDiffPipeline:
             mouth=mouth,
             look_ahead_s=look_ahead_s,
         )
-        audio = _speech_or_text(speech, text, voice, sample_rate, audio_track)
+        audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
-        scene = self._scene(sitter.picture, sitter.landmarks, options, crop_only)
-        coming: deque[np.ndarray] = deque()
-
-        def landmark_blocks() -> Iterator[np.ndarray]:
-            for block in self._landmarks(scene.points, audio, options):
-                coming.extend(scene.place(block))
-                yield block
-
+        scene = make_scene(self.unet, sitter.picture, sitter.landmarks, options, crop_only, self._precision)
         return FrameStream(
             width=scene.width,
             height=scene.height,
@@ -299,9 +151,25 @@ class ATLDiffPipeline:
             emotion=options.emotion,
             seed=options.seed,
             portrait_size=sitter.read_size,
-            _pictures=scene.pictures(scene.animator.stream(landmark_blocks())),
-            _coming=coming,
+            _made=self._frames(scene, audio, options),
         )
+
+    def _frames(
+        self, scene: Scene, audio: Speech, options: GenerationOptions
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The way through the paper: speech → landmarks → guided noise → frames, each with its landmarks."""
+        shown: deque[np.ndarray] = deque()
+
+        def landmarks() -> Iterator[np.ndarray]:
+            # Landmark Generation Module: atldiff.landmarks predicts what is spoken, atldiff.motion acts the rest
+            for block in self._landmarks(scene.points, audio, options):
+                shown.extend(scene.place(block))
+                yield block
+
+        # Landmarks-Guide Noise and 3D Identity Diffusion U-Net: atldiff.image.guidance and atldiff.image.unet
+        faces = scene.animator.stream(landmarks())
+        for picture in scene.pictures(faces):  # the face, back in its portrait
+            yield picture, shown.popleft()
 
     def prepare(
         self, portrait: PortraitInput, *, face: int | None = None, background: str | None = None
@@ -354,7 +222,7 @@ class ATLDiffPipeline:
         check_live(settled, sample_rate, max_delay_s, idle_s)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         settled = sitter.settle(settled, options.get("seed"))
-        scene = self._scene(sitter.picture, sitter.landmarks, settled, crop_only)
+        scene = make_scene(self.unet, sitter.picture, sitter.landmarks, settled, crop_only, self._precision)
         if not isinstance(scene.animator, FaceAnimator):
             raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
         motion = self._motion(scene.points, None, settled)
@@ -400,7 +268,7 @@ class ATLDiffPipeline:
         asked = DubOptions(longer, shorter, background, face)
         settled = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
         film = Film.open(video)
-        audio = _speech_or_text(speech, text, voice, sample_rate, audio_track)
+        audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
         survey = survey_film(film, self._face_detector(), face, progress)
         return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, settled), asked)
 
@@ -474,12 +342,6 @@ class ATLDiffPipeline:
         points = whole_crop(len(identity)).to_crop(landmarks)
         return np.stack(list(scene.pictures(scene.animator.stream([points]))))
 
-    def close(self) -> None:
-        """Free the face detector; the pipeline makes a new one if it is used again."""
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
-
     def _options(self, steps: int | None = None, seed: int | None = None, **given: Any) -> GenerationOptions:
         """The options checked, the model's own steps where none are given, the frame rate exact."""
         check_not_forked(self._process, "pipeline")
@@ -514,63 +376,3 @@ class ATLDiffPipeline:
             encoder, generator = self.streaming
         motion_class = LANDMARK_PARTS[type(generator).__name__].motion
         return motion_class(encoder, generator, identity, threshold, options)
-
-    def _landmark_parts(self, folder: Path) -> Iterator[tuple[Path, SpeechEncoder, Any]]:
-        """Where in ``folder`` each landmark part belongs, its encoder and its generator."""
-        yield folder, self.speech_encoder, self.landmark_generator
-        if self.streaming:
-            yield folder / STREAMING_FOLDER, *self.streaming
-
-    def _scene(
-        self, picture: np.ndarray, landmarks: np.ndarray, options: GenerationOptions, crop_only: bool
-    ) -> Scene:
-        return make_scene(self.unet, picture, landmarks, options, crop_only, self._precision)
-
-    def _judged(self, portrait: PortraitInput) -> tuple[PortraitInput, Judge]:
-        """A portrait, and what finds its face: a prepared one needs no detector."""
-        known = prepared(portrait)
-        return (portrait, self._face_detector()) if known is None else (known.picture, known)
-
-    def _face_detector(self) -> FaceDetector:
-        if self._detector is None:
-            self._detector = FaceDetector()
-        return self._detector
-
-
-def model_folder(name_or_dir: str | Path) -> Path:
-    """Where a model lies, see :meth:`ATLDiffPipeline.from_pretrained`. Raises ModelError."""
-    packaged = WEIGHTS_FOLDER / str(name_or_dir)
-    if str(name_or_dir) == DEFAULT_MODEL and packaged.is_dir():
-        return packaged
-    folder = Path(name_or_dir)
-    if not folder.is_dir():
-        raise ModelError(f"no model {str(name_or_dir)!r}: expected {DEFAULT_MODEL!r} or a folder with {INDEX_NAME}")
-    return folder
-
-
-def _speech_or_text(
-    speech: SpeechInput | None, text: str | Iterable[str] | None, voice: Voice, rate: float | None, track: int | None
-) -> Speech:
-    if speech is not None and text is not None:
-        raise InputError("got speech and text; expected one of them")
-    if text is not None:
-        return spoken(text, voice)
-    if speech is None:
-        raise InputError("got neither speech nor text; expected one of them")
-    return Speech.coerce(speech, rate, track)
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name, see :meth:`ATLDiffPipeline.from_pretrained`. Raises InputError: unknown, or not there."""
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if counts[kind]))
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda, cuda:1 … or mps") from error
-    if chosen.type not in counts:
-        raise InputError(f"unknown device {str(device)!r}; expected auto, cpu, cuda, cuda:1 … or mps")
-    if (chosen.index or 0) >= counts[chosen.type]:
-        raise InputError(f"device {str(device)!r} is not available on this machine; use auto or cpu")
-    return chosen

@@ -3,7 +3,6 @@
 import base64
 import html
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,16 +109,14 @@ class FrameStream:
     seed: int
     portrait_size: tuple[int, int]
     landmarks: np.ndarray = field(init=False)
-    _pictures: Iterator[np.ndarray]
-    _coming: deque[np.ndarray]
+    _made: Iterator[tuple[np.ndarray, np.ndarray]]
     _given: int = field(init=False, default=0)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> np.ndarray:
-        picture = next(self._pictures)
-        self.landmarks = self._coming.popleft()
+        picture, self.landmarks = next(self._made)
         self._given += 1
         return picture
 

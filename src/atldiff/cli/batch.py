@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from atldiff.pipeline import DEFAULT_MODEL
+    from atldiff.models.loading import DEFAULT_MODEL
     from atldiff.render.batch import CSV_REPORT, FAILED, KEPT, MADE, JobResult, run_batch
 
     make_folder(arguments.output)

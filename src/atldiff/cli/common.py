@@ -77,7 +77,8 @@ def _span(seconds: float) -> str:
 def open_pipeline(arguments: argparse.Namespace) -> Iterator[Any]:
     began = time.monotonic()
     _log.info("loading the model")
-    from atldiff.pipeline import DEFAULT_MODEL, ATLDiffPipeline
+    from atldiff.models.loading import DEFAULT_MODEL
+    from atldiff.pipeline import ATLDiffPipeline
 
     pipeline = ATLDiffPipeline.from_pretrained(arguments.model or DEFAULT_MODEL, arguments.device)
     _log.debug("model loaded on %s in %.1f s", pipeline.device, time.monotonic() - began)

@@ -86,7 +86,7 @@ def run_batch(
         InputError: the table cannot be read as one, there is no such Ray cluster, or another run works in ``folder``.
         OutputError: ``folder`` cannot be written to.
     """
-    from atldiff.pipeline import model_folder
+    from atldiff.models.loading import model_folder
 
     folder = Path(folder).resolve()
     model_folder(model)
@@ -203,7 +203,7 @@ def _is_made(job: Job, made_from: str) -> bool:
 
 def _fingerprint(job: Job) -> str:
     """Of all that the video is made from: the inputs' and the model's bytes, the options, the version."""
-    from atldiff.pipeline import model_folder
+    from atldiff.models.loading import model_folder
 
     folder = model_folder(job.model)
     parts = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".safetensors")]

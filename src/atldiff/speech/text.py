@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -201,3 +201,24 @@ def write_spoken(
                 raise InputError(f"the text takes longer than {most_s:g} s to say; expected at most that")
     if not written:
         raise InputError("the text has nothing that the voice can say; expected words")
+
+
+def speech_or_text(
+    speech: Any, text: str | Iterable[str] | None, voice: Voice, sample_rate: float | None, track: int | None
+) -> Speech:
+    """The sound of what was given, one of speech and text.
+
+    Args:
+        speech, sample_rate, track: see :meth:`~atldiff.speech.waveform.Speech.coerce`.
+        text, voice: see :func:`spoken`.
+
+    Raises:
+        InputError: both were given, or neither, or what was given cannot be used.
+    """
+    if speech is not None and text is not None:
+        raise InputError("got speech and text; expected one of them")
+    if text is not None:
+        return spoken(text, voice)
+    if speech is None:
+        raise InputError("got neither speech nor text; expected one of them")
+    return Speech.coerce(speech, sample_rate, track)

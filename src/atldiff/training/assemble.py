@@ -9,7 +9,8 @@ from pathlib import Path
 from atldiff.errors import InputError, ModelError, OutputError
 from atldiff.models.image_part import UNET_FOLDER, image_part
 from atldiff.models.landmark_part import DISTILLED_FOLDER, LANDMARK_FOLDER, STREAMING_FOLDER, WAV2VEC2_FOLDER, WHISPER
-from atldiff.pipeline import DEFAULT_MODEL, INDEX_NAME, ATLDiffPipeline
+from atldiff.models.loading import DEFAULT_MODEL, INDEX_NAME
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.storage.files import read_json, write_json
 from atldiff.storage.parts import CONFIG_NAME, WEIGHTS_NAME
 from atldiff.training.engine.checkpoint import Checkpoints
