@@ -12,9 +12,10 @@ from atldiff.cli import main
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import ModelError
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
+from atldiff.models.loading import PipelineConfig
 from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
-from atldiff.pipeline import ATLDiffPipeline, PipelineConfig
+from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig, FeatureStream
 from atldiff.speech.distortion import change_pitch

@@ -46,7 +46,7 @@ from atldiff.media.provenance import (
 )
 from atldiff.media.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE, SigningIdentity, own_identity, signing_folder
 from atldiff.media.writer import VideoWriter
-from atldiff.pipeline import TalkingHead
+from atldiff.results import TalkingHead
 from atldiff.speech.waveform import Speech
 from media_files import sine, write_video
 
