@@ -93,7 +93,7 @@ def flicker(frames: np.ndarray) -> float:
 
 
 def _partial(made: np.ndarray, old: np.ndarray, new: np.ndarray) -> float:
-    """Correlation of two series of openings after what hangs on a third has been taken off both."""
+    """Correlation of two series of openings after what depends on a third has been taken off both."""
     causes = np.column_stack([np.ones(len(new)), new])
     first, second = (each - causes @ np.linalg.lstsq(causes, each, rcond=None)[0] for each in (made, old))
     return float(np.corrcoef(first, second)[0, 1])

@@ -53,10 +53,10 @@ def _signature(name: str, thing: object) -> str:
         return name
     own = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
     own = [each for each in own if not each.name.startswith("_")]
-    told = str(signature.replace(parameters=own)).replace("~", "")
-    told = re.sub(r"\b(?:collections\.abc|pathlib|typing|numpy|atldiff(?:\.\w+)+)\.(?=\w)", "", told)
-    told = re.sub(r"\*<class '(\w+)'>", r"Unpack[\1]", told)
-    return "\n".join(textwrap.wrap(f"{name}{told}", 100, subsequent_indent="    ", break_long_words=False))
+    text = str(signature.replace(parameters=own)).replace("~", "")
+    text = re.sub(r"\b(?:collections\.abc|pathlib|typing|numpy|atldiff(?:\.\w+)+)\.(?=\w)", "", text)
+    text = re.sub(r"\*<class '(\w+)'>", r"Unpack[\1]", text)
+    return "\n".join(textwrap.wrap(f"{name}{text}", 100, subsequent_indent="    ", break_long_words=False))
 
 
 def _text(thing: object) -> str:

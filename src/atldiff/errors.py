@@ -1,8 +1,11 @@
-"""What went wrong, told so that the reader can mend it.
+"""What went wrong, said so that the reader can put it right.
 
 Everything that the caller did (a missing file, a picture without a face, a step count of zero) is an
 :class:`InputError`, which is also a ``ValueError``; the command line turns it into one line and exit code 2.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ATLDiffError(Exception):
@@ -10,7 +13,15 @@ class ATLDiffError(Exception):
 
 
 class InputError(ATLDiffError, ValueError):
-    """An argument or a file from the caller cannot be used; the text names what came and what was expected."""
+    """An argument or a file from the caller cannot be used; the text names what came and what was expected.
+
+    Attributes:
+        field: the argument at fault, where it is known which one; what reads it never depends on the text.
+    """
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(text)
+        self.field = field
 
 
 class FaceError(InputError):
@@ -23,3 +34,13 @@ class ModelError(InputError):
 
 class OutputError(InputError):
     """The output cannot be written where the caller asked for it."""
+
+
+@contextmanager
+def at_fault(field: str) -> Iterator[None]:
+    """What cannot be used while the block lasts is the argument ``field``, where the error names no other."""
+    try:
+        yield
+    except InputError as error:
+        error.field = error.field or field
+        raise

@@ -82,38 +82,40 @@ class GenerationOptions:
         for name in ("steps", "seed"):
             object.__setattr__(self, name, _integer(name, getattr(self, name)))
         if not math.isfinite(self.fps) or not 1 <= self.fps <= 120:
-            raise InputError(f"fps is {self.fps}; expected 1 to 120 frames per second")
+            raise InputError(f"fps is {self.fps}; expected 1 to 120 frames per second", "fps")
         if not 1 <= self.steps <= 64:
-            raise InputError(f"steps is {self.steps}; expected 1 to 64 sampler steps")
+            raise InputError(f"steps is {self.steps}; expected 1 to 64 sampler steps", "steps")
         if not 0 <= self.seed < 2**40:
-            raise InputError(f"seed is {self.seed}; expected 0 to 2^40 - 1")
+            raise InputError(f"seed is {self.seed}; expected 0 to 2^40 - 1", "seed")
         if self.emotion not in (*EMOTIONS, AUTO_EMOTION):
             names = ", ".join((*EMOTIONS, AUTO_EMOTION))
             near = difflib.get_close_matches(str(self.emotion), (*EMOTIONS, AUTO_EMOTION), 1)
             meant = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"unknown emotion {self.emotion!r}; {meant}expected one of {names}")
+            raise InputError(f"unknown emotion {self.emotion!r}; {meant}expected one of {names}", "emotion")
         if self.blink not in BLINKS:
-            raise InputError(f"blink is {self.blink!r}; expected {' or '.join(BLINKS)}")
+            raise InputError(f"blink is {self.blink!r}; expected {' or '.join(BLINKS)}", "blink")
         for name, most in (("intensity", 1.0), ("head_motion", 1.0), ("mouth", 1.5)):
             if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}")
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}", name)
         if self.look_ahead_s is not None:
             object.__setattr__(self, "look_ahead_s", _number("look_ahead_s", self.look_ahead_s))
             if not 0.08 <= self.look_ahead_s <= 1:
-                raise InputError(f"look_ahead_s is {self.look_ahead_s}; expected 0.08 to 1 seconds, or None")
+                raise InputError(
+                    f"look_ahead_s is {self.look_ahead_s}; expected 0.08 to 1 seconds, or None", "look_ahead_s"
+                )
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; expected a number")
+        raise InputError(f"{name} is {value!r}; expected a number", name)
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is {value!r}; expected a number") from error
+        raise InputError(f"{name} is {value!r}; expected a number", name) from error
 
 
 def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError as error:
-        raise InputError(f"{name} is {value!r}; expected a whole number") from error
+        raise InputError(f"{name} is {value!r}; expected a whole number", name) from error

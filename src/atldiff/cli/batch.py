@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     make_folder(arguments.output)
 
-    def tell(result: JobResult) -> None:
+    def show(result: JobResult) -> None:
         words = f"made, {result.frames} frames in {result.seconds} s" if result.status == MADE else result.error
         _log.info("%s: %s%s", result.output, "" if result.status == MADE else "failed: ", words)
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             device=arguments.device,
             ray_address=arguments.ray,
             progress=progress,
-            watch=tell,
+            watch=show,
         )
     count = {status: sum(result.status == status for result in results) for status in (MADE, KEPT, FAILED)}
     report = arguments.output / CSV_REPORT

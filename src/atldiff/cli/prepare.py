@@ -60,8 +60,8 @@ def _lone(speakers: int) -> str:
 
 
 def _counted(reasons: dict[str, int]) -> str:
-    told = ", ".join(f"{count} {kind}" for kind, count in reasons.items())
-    return f"{sum(reasons.values())}" + (f" ({told})" if told else "")
+    listed = ", ".join(f"{count} {kind}" for kind, count in reasons.items())
+    return f"{sum(reasons.values())}" + (f" ({listed})" if listed else "")
 
 
 def _table(report: "PrepareReport") -> str:

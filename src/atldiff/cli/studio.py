@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = serve.settings_of(arguments, default_data_folder("studio"), studio=True)
 
-    def tell(port: int) -> None:
+    def show(port: int) -> None:
         address = page_address(arguments.host, port) + ("live" if arguments.page == "live" else "")
         _log.info("the studio is at %s", address)
         if not arguments.no_browser:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
             # A browser that runs in the terminal would hold up the service.
             threading.Thread(target=webbrowser.open, args=(address + token,), daemon=True).start()
 
-    serve.serve(arguments, settings, when_serving=tell)
+    serve.serve(arguments, settings, when_serving=show)
 
 
 def page_address(host: str, port: int) -> str:

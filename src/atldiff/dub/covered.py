@@ -26,7 +26,7 @@ def covered(patches: np.ndarray, poses: np.ndarray, takes: list[np.ndarray], sho
 
     Args:
         patches: (F, P, P, 3) uint8 of a survey, 0 where no face is seen.
-        poses: (F, 3) what else they hang on: how the head is turned, to the side and up, and the mouth's opening.
+        poses: (F, 3) what else they depend on: how the head is turned, to the side and up, and the mouth's opening.
         takes: numbers of the frames of each take.
         shortest: frames that a cover lasts at least.
 

@@ -42,14 +42,14 @@ class DubOptions:
         for name, known in (("longer", LONGER), ("shorter", SHORTER)):
             if getattr(self, name) not in known:
                 raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected {', '.join(known[:-1])} or {known[-1]}"
+                    f"{name} is {getattr(self, name)!r}; expected {', '.join(known[:-1])} or {known[-1]}", name
                 )
         object.__setattr__(self, "background", _share("background", self.background))
         if self.face is not None and (isinstance(self.face, bool) or not isinstance(self.face, int) or self.face < 1):
-            raise InputError(f"face is {self.face!r}; expected 1 or more, counted from the left")
+            raise InputError(f"face is {self.face!r}; expected 1 or more, counted from the left", "face")
 
 
 def _share(name: str, value: Any) -> float:
     if isinstance(value, bool | str) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}; expected 0 to 1")
+        raise InputError(f"{name} is {value!r}; expected 0 to 1", name)
     return float(value)

@@ -134,8 +134,8 @@ class Shot:
 
     def _nothing_to_dub(self) -> str:
         counts = {name: int((self.fate_F == fate).sum()) for name, fate in FATES.items()}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        return f"none of the {len(self.fate_F)} frames can be dubbed ({told}); expected a face towards the camera"
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return f"none of the {len(self.fate_F)} frames can be dubbed ({listed}); expected a face towards the camera"
 
 
 FATES = {"without the face": NO_FACE, "with the mouth covered": COVERED, "turned by more than 45°": TURNED}

@@ -115,7 +115,7 @@ def choose_clips(
 ) -> list[PreparedClip]:
     """At most ``per_speaker`` clips of each speaker and ``limit`` in all, taken from the speakers in turn.
 
-    The choice goes by a hash of seed and key: it is the same every time and does not hang on the order of
+    The choice goes by a hash of seed and key: it is the same every time and does not depend on the order of
     ``clips``, which the result keeps.
     """
     by_speaker: dict[tuple[str, str], list[PreparedClip]] = defaultdict(list)

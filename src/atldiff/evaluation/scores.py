@@ -121,8 +121,8 @@ class EvaluationReport:
 
     def by_emotion(self) -> Groups:
         """Groups are named ``corpus: emotion``; speakers seen in training apart, clips without emotion left out."""
-        told = [score for score in self.scores if score.emotion]
-        return grouped(told, lambda score: f"{score.group}: {score.emotion}", self.seed)
+        labelled = [score for score in self.scores if score.emotion]
+        return grouped(labelled, lambda score: f"{score.group}: {score.emotion}", self.seed)
 
 
 def grouped(scores: Sequence[Score], group_of: Callable[[Score], str], seed: int) -> Groups:

@@ -42,6 +42,9 @@ VIDEO_SEARCH_PIXELS = 600_000_000
 VIDEO_SEARCH_SIDE = 1024
 """Longest side in pixels at which a frame is searched; the detector reduces every part it looks at to less."""
 
+SEVERAL_FACES = "faces found; taking the largest"
+"""What is said where nobody chose one of several."""
+
 _log = logging.getLogger("atldiff")
 
 
@@ -219,7 +222,7 @@ def select_face(
     if number is None:
         face = faces[0]
         if len(faces) > 1:
-            _log.info("%d faces found; taking the largest (choose with --face N)", len(faces))
+            _log.info("%d %s (choose with --face N)", len(faces), SEVERAL_FACES)
     else:
         if not 1 <= number <= len(faces):
             found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"

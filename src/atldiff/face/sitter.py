@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atldiff.errors import FaceError
+from atldiff.errors import FaceError, at_fault
 from atldiff.face.kinds import covering
 from atldiff.face.portrait import MIN_FACE_SIZE, Judge, load_portrait, select_face
 from atldiff.media.framing import DEFAULT_MAX_SIZE, aspect_ratio, check_max_size
@@ -67,11 +67,12 @@ def read_sitter(
     """
     check_max_size(max_size)
     shape = aspect_ratio(aspect)
-    picture = load_portrait(portrait, detector, background)
-    landmarks, _ = select_face(picture, detector, face)
-    height, width = picture.shape[:2]
-    if shape is not None:
-        picture, landmarks = _cut_to(picture, landmarks, shape, str(aspect))
+    with at_fault("portrait"):
+        picture = load_portrait(portrait, detector, background)
+        landmarks, _ = select_face(picture, detector, face)
+        height, width = picture.shape[:2]
+        if shape is not None:
+            picture, landmarks = _cut_to(picture, landmarks, shape, str(aspect))
     picture, landmarks = fit_size(picture, landmarks, max_size)
     return Sitter(picture, landmarks, (width, height), not covering(picture, landmarks).glasses)
 

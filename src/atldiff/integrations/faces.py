@@ -74,7 +74,7 @@ async def start_face(
     except BaseException as error:
         await asyncio.to_thread(worker.close)
         if isinstance(error, Problem):
-            raise _told(error) from error
+            raise _as_error(error) from error
         raise
 
 
@@ -82,18 +82,18 @@ def _ready_worker(setup: WorkerSetup) -> Worker:
     try:
         worker = Worker(serve_live, setup)
     except Problem as problem:
-        raise _told(problem) from problem
+        raise _as_error(problem) from problem
     try:
         worker.wait_until_ready(START_TIMEOUT_S)
     except BaseException as error:
         worker.close()
         if isinstance(error, Problem):
-            raise _told(error) from error
+            raise _as_error(error) from error
         raise
     return worker
 
 
-def _told(problem: Problem) -> ATLDiffError:
+def _as_error(problem: Problem) -> ATLDiffError:
     """A problem as an error of this package."""
     kind = InputError if problem.status < 500 else ATLDiffError
     return kind(problem.detail)

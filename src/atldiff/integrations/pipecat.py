@@ -173,16 +173,16 @@ class ATLDiffVideoService(AIService):
             audio = channels.mean(axis=1).astype(np.int16).tobytes()
         audio = await self._resampler.resample(audio, frame.sample_rate, self._sample_rate)
         samples = np.frombuffer(audio, np.int16)
-        self._tell(frame, lambda face: face.say(samples))
+        self._ask(frame, lambda face: face.say(samples))
 
     def _mark(self, frame: Frame) -> None:
         """Let a frame follow what has been given to be said before it."""
         number = next(self._marks)
         self._in_turn[number] = frame
-        self._tell(frame, lambda face: face.mark(number))
+        self._ask(frame, lambda face: face.mark(number))
 
-    def _tell(self, frame: Frame, what: Callable[[RemoteFace], None]) -> None:
-        """Tell the face of a frame, now or as soon as it is there."""
+    def _ask(self, frame: Frame, what: Callable[[RemoteFace], None]) -> None:
+        """Ask something of the face for a frame, now or as soon as it is there."""
         if self._face is None:
             self._waiting.append((frame, what))
         else:

@@ -33,14 +33,14 @@ def check_framing(
     check_background(background)
     for name, number in (("face", face), ("audio_track", audio_track)):
         if number is not None and (not _is_whole(number) or not 1 <= number <= 1000):
-            raise InputError(f"{name} is {number!r}; expected 1 or more")
+            raise InputError(f"{name} is {number!r}; expected 1 or more", name)
 
 
 def check_max_size(max_size: Any) -> None:
     """Raises InputError."""
     least, most = SIZES
     if max_size is not None and not (_is_whole(max_size) and least <= max_size <= most):
-        raise InputError(f"max_size is {max_size}; expected {least} to {most} pixels")
+        raise InputError(f"max_size is {max_size}; expected {least} to {most} pixels", "max_size")
 
 
 def aspect_ratio(text: str | None) -> float | None:
@@ -50,7 +50,7 @@ def aspect_ratio(text: str | None) -> float | None:
     match = _ASPECT.fullmatch(str(text))
     width, height = map(int, match.groups()) if match else (0, 0)
     if not width or not height or not 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
-        raise InputError(f"aspect is {text!r}; expected a shape like 9:16, 1:1 or 16:9")
+        raise InputError(f"aspect is {text!r}; expected a shape like 9:16, 1:1 or 16:9", "aspect")
     return width / height
 
 

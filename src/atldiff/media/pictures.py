@@ -244,4 +244,5 @@ def _colour(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getcolor(name, "RGB")  # pyright: ignore[reportReturnType]
     except (ValueError, AttributeError) as error:
-        raise InputError(f"background is {name!r}; expected a colour (white, #2050a0 …), {BLUR} or {KEEP}") from error
+        text = f"background is {name!r}; expected a colour (white, #2050a0 …), {BLUR} or {KEEP}"
+        raise InputError(text, "background") from error

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 
+from atldiff.errors import at_fault
 from atldiff.face.detection import FaceDetector
 from atldiff.face.portrait import Judge
 from atldiff.face.prepared import prepared
@@ -106,7 +107,8 @@ class PretrainedPipeline:
 
     def _judged(self, portrait: Any) -> tuple[Any, Judge]:
         """A portrait, and what finds its face: a prepared one needs no detector."""
-        known = prepared(portrait)
+        with at_fault("portrait"):
+            known = prepared(portrait)
         return (portrait, self._face_detector()) if known is None else (known.picture, known)
 
     def _face_detector(self) -> FaceDetector:

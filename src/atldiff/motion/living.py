@@ -82,8 +82,8 @@ class Motion(ABC):
     def landmarks(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
         """Landmarks of ``frames`` video frames as (n, 68, 2) float32 blocks in crop pixels.
 
-        With a look-ahead, a frame at time t hangs on no sound after t + ``look_ahead_s`` (nor does its threshold, if
-        that is None), and it is given as soon as one sample after that has come. Another sound begins anew.
+        With a look-ahead, a frame at time t depends on no sound after t + ``look_ahead_s`` (nor does its threshold,
+        if that is None), and it is given as soon as one sample after that has come. Another sound begins anew.
         """
         self._restart()
         meter, heard, first = ActivityMeter(_LEVELS_HALF_LIFE_SECONDS), 0, 0

@@ -127,7 +127,7 @@ class _Run:
         missing = [job for job in self._jobs if self._results[job.row].status == LEFT]
         for result in self.results:
             if result.status == FAILED:
-                self._tell(result)
+                self._pass_on(result)
         try:
             self._write_report()
             for number, outcome in tasks(make_job, missing) if missing else ():
@@ -135,13 +135,13 @@ class _Run:
                 is_made = isinstance(outcome, JobResult)
                 result = outcome if is_made else _result(job, FAILED, error=" ".join(str(outcome).split()))
                 self._results[job.row] = result
-                self._tell(result)
+                self._pass_on(result)
                 self._write_report()
         finally:
             self._report_due = 0.0
             self._write_report()
 
-    def _tell(self, result: JobResult) -> None:
+    def _pass_on(self, result: JobResult) -> None:
         if self._watch is not None:
             self._watch(result)
         if self._progress is not None:

@@ -166,8 +166,7 @@ def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTION
         try:
             options[name] = _checked(name, option.read(value))
         except InputError as error:
-            words = str(error)
-            text = words if words.startswith((name, "unknown")) else f"{name} is {str(value)[:80]!r}; {words}"
+            text = str(error) if error.field == name else f"{name} is {str(value)[:80]!r}; {error}"
             raise problem_of(InputError(text), name) from error
     _check_mode(options)
     return options

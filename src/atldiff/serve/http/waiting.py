@@ -91,11 +91,11 @@ async def _changes(request: Request, job_id: str, patience_s: float) -> AsyncIte
         _Ending: the service ends.
     """
     changed, ending, jobs = asyncio.Event(), ending_of(request), service_of(request).jobs
-    tell = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+    wake = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
     watch = asyncio.create_task(ending.wait())
     watch.add_done_callback(lambda _: changed.set())
     try:
-        with jobs.listening(job_id, tell):
+        with jobs.listening(job_id, wake):
             while True:
                 changed.clear()
                 if ending.is_set():

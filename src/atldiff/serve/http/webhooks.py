@@ -120,9 +120,9 @@ class Webhooks:
                     self._changed.wait(left_s)
                     continue
                 _, job_id, tries = heapq.heappop(self._due)
-                self._senders.submit(self._tell, job_id, tries)
+                self._senders.submit(self._send, job_id, tries)
 
-    def _tell(self, job_id: str, tries: int) -> None:
+    def _send(self, job_id: str, tries: int) -> None:
         try:
             job = self._store.get(job_id)
             if job is None or job.webhook is None or job.state not in FINAL:
@@ -135,7 +135,7 @@ class Webhooks:
                 return
             if fault:
                 _log.warning("job %s: the webhook %s; given up after %d tries", job_id, fault, tries + 1)
-            self._store.told(job_id)
+            self._store.forget_webhook(job_id)
         except Exception as error:  # of the store: told at the next start
             _log.warning("job %s: the webhook was not sent (%s)", job_id, type(error).__name__)
 

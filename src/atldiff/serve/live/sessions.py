@@ -118,14 +118,14 @@ async def hold_session(socket: WebSocket, pool: LivePool) -> None:
             await _Session(socket, pool).run()
     except TimeoutError:
         detail = "the session, or the wait for the client, took too long"
-        await _tell(socket, {"type": "error", "problem": Problem(HTTPStatus.REQUEST_TIMEOUT, detail).body()})
+        await _send(socket, {"type": "error", "problem": Problem(HTTPStatus.REQUEST_TIMEOUT, detail).body()})
         code = _POLICY
     except (WebSocketDisconnect, ConnectionError, RuntimeError):  # the client has gone
         return
     except Problem as problem:
         if problem.log:
             _log.warning("live session failed: %s", problem.log)
-        await _tell(socket, {"type": "error", "problem": problem.body()})
+        await _send(socket, {"type": "error", "problem": problem.body()})
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             code = _TRY_LATER
         else:
@@ -134,7 +134,7 @@ async def hold_session(socket: WebSocket, pool: LivePool) -> None:
         await socket.close(code)
 
 
-async def _tell(socket: WebSocket, content: dict[str, Any]) -> None:
+async def _send(socket: WebSocket, content: dict[str, Any]) -> None:
     if socket.client_state == WebSocketState.CONNECTED:
         with contextlib.suppress(RuntimeError, ConnectionError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(_SEND_TIMEOUT_S):
@@ -188,7 +188,7 @@ class _Session:
         self._is_idle = False
         await self._call(self._writer, worker.send, START, (portrait, sample_format, options))
         about = await self._answer(worker, STARTED, self._pool.settings.check_timeout_s)
-        await _tell(self._socket, {"type": "ready", **about})
+        await _send(self._socket, {"type": "ready", **about})
         feeding = asyncio.create_task(self._feed(worker, sample_format))
         try:
             stats = await self._send_frames(worker, feeding)
@@ -200,7 +200,7 @@ class _Session:
         finally:
             feeding.cancel()
             await asyncio.wait([feeding])
-        await _tell(self._socket, {"type": "end", "stats": stats})
+        await _send(self._socket, {"type": "end", "stats": stats})
 
     async def _send_frames(self, worker: Worker, feeding: asyncio.Task[None]) -> dict[str, Any]:
         """Send frames until the session's end; returns its statistics. A fault in the feeding ends it."""

@@ -178,16 +178,16 @@ class RemoteFace:
                 fault = error
                 break
             if name == MOMENT:
-                self._tell(self._arrive, content)
+                self._call_in_loop(self._arrive, content)
             elif name == REFUSED:
-                self._tell(self.on_refusal, content)
+                self._call_in_loop(self.on_refusal, content)
             elif name in (END, FAULT):
                 self.is_idle = True
                 self.stats, fault = (content, None) if name == END else ({}, content)
                 break
-        self._tell(self._end, fault)
+        self._call_in_loop(self._end, fault)
 
-    def _tell(self, function: Any, content: Any) -> None:
+    def _call_in_loop(self, function: Any, content: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop has ended
             self._loop.call_soon_threadsafe(function, content)
 

@@ -121,7 +121,7 @@ class _Session:
         except TimeoutError as error:
             limit = f"within {self._pool.settings.check_timeout_s:g} s"
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the portrait could not be read {limit}") from error
-        self._face.on_refusal = lambda words: self._tell({"type": "error", "problem": _bad(words, "text").body()})
+        self._face.on_refusal = lambda words: self._send({"type": "error", "problem": _bad(words, "text").body()})
         for track in (self._video, self._audio):
             if any(each.kind == track.kind for each in peer.getTransceivers()):
                 peer.addTrack(track)
@@ -137,10 +137,10 @@ class _Session:
                 await _first(self._show(), self._ended.wait())
         except TimeoutError:
             detail = "the session, or the wait for the client, took too long"
-            self._tell({"type": "error", "problem": Problem(HTTPStatus.REQUEST_TIMEOUT, detail).body()})
+            self._send({"type": "error", "problem": Problem(HTTPStatus.REQUEST_TIMEOUT, detail).body()})
         except FaceLost as error:
             _log.warning("live session failed: %s", error)
-            self._tell({"type": "error", "problem": Problem(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)).body()})
+            self._send({"type": "error", "problem": Problem(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)).body()})
             await asyncio.sleep(0.2)  # what was told goes out first
         finally:
             await asyncio.shield(asyncio.ensure_future(self.close()))
@@ -173,15 +173,15 @@ class _Session:
         channel.on("message", self._on_message)
         assert self._face is not None
         about = {name: getattr(self._face, name) for name in ("width", "height", "fps")}
-        self._tell({"type": "ready", **about})
+        self._send({"type": "ready", **about})
 
     def _on_message(self, message: str | bytes) -> None:
         try:
             self._obey(json.loads(message))
         except Problem as problem:
-            self._tell({"type": "error", "problem": problem.body()})
+            self._send({"type": "error", "problem": problem.body()})
         except (ValueError, RecursionError, AttributeError):
-            self._tell({"type": "error", "problem": _bad("expected a JSON object", None).body()})
+            self._send({"type": "error", "problem": _bad("expected a JSON object", None).body()})
 
     def _obey(self, content: dict[str, Any]) -> None:
         kind, face = content.get("type"), self._face
@@ -197,7 +197,7 @@ class _Session:
         else:
             raise _bad('expected the type "say" or "interrupt"', "type")
 
-    def _tell(self, content: dict[str, Any]) -> None:
+    def _send(self, content: dict[str, Any]) -> None:
         if self._channel is not None and self._channel.readyState == "open":
             with contextlib.suppress(Exception):
                 self._channel.send(json.dumps(content))
@@ -227,7 +227,7 @@ class _Session:
             for packet in packets.of(moment.sound):
                 self._audio.give(packet)
             for _ in moment.marks:
-                self._tell({"type": "said"})
+                self._send({"type": "said"})
 
 
 class _Packets:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atldiff.errors import FaceError
+from atldiff.errors import InputError
 from atldiff.media.jpeg import encode_jpeg
 from atldiff.options import SAMPLE_FORMATS
 from atldiff.serve.live.talking_work import TALK, hold_talk
 from atldiff.serve.problems import problem_of
 from atldiff.serve.work.processes import READY, WorkerSetup
-from atldiff.serve.work.store import PORTRAIT
 
 if TYPE_CHECKING:
     from atldiff.live.session import LiveSession
@@ -48,8 +47,7 @@ def serve_live(pipe: Connection, setup: WorkerSetup) -> None:
             try:
                 pipe.send((END, _SESSIONS[name](pipeline, pipe, *content)))
             except Exception as error:
-                is_portrait = isinstance(error, FaceError) or str(error).startswith(str(content[0]))
-                field = PORTRAIT if is_portrait else None
+                field = error.field if isinstance(error, InputError) else None
                 pipe.send((FAULT, problem_of(error, field, names={content[0]: "the portrait"})))
 
 

@@ -184,7 +184,7 @@ class JobQueue:
                 self._store.remove_folder(job_id)
             self._metrics.jobs.labels("deleted").inc(0 if job.state in FINAL else 1)
             self._show()
-        self._tell(job_id)
+        self._wake_listeners(job_id)
         return True
 
     @contextlib.contextmanager
@@ -200,7 +200,7 @@ class JobQueue:
                 if not self._listeners[job_id]:
                     del self._listeners[job_id]
 
-    def _tell(self, job_id: str) -> None:
+    def _wake_listeners(self, job_id: str) -> None:
         with self._listening:
             listeners = list(self._listeners.get(job_id, ()))
         for listener in listeners:
@@ -242,7 +242,7 @@ class JobQueue:
                 self._end(job_id, _unable_problem())
             self._show()
         for job_id in left:
-            self._tell(job_id)
+            self._wake_listeners(job_id)
 
     def _wait_until_ready(self, worker: Worker) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -277,7 +277,7 @@ class JobQueue:
         try:
             with contextlib.suppress(Problem):  # the work does not need it to be written down
                 self._store.start(job_id)
-            self._tell(job_id)
+            self._wake_listeners(job_id)
             outcome = self._outcome(job_id, task, began + self._settings.job_timeout_s)
         except TimeoutError:
             limit = f"the video was not finished within {self._settings.job_timeout_s:g} s"
@@ -295,7 +295,7 @@ class JobQueue:
         if is_deleted:
             task.worker.close()
             self._store.remove_folder(job_id)
-        self._tell(job_id)
+        self._wake_listeners(job_id)
 
     def _outcome(self, job_id: str, task: _Task, deadline: float) -> Problem | dict[str, Any]:
         task.worker.send(MAKE, (self._store.job_folder(job_id), task.options))
@@ -304,7 +304,7 @@ class JobQueue:
             if name != PROGRESS:
                 return content
             task.progress = content
-            self._tell(job_id)
+            self._wake_listeners(job_id)
 
     def _end(self, job_id: str, outcome: Problem | dict[str, Any]) -> None:
         self._store.finish(job_id, outcome)

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-SEVERAL_FACES = "faces found; taking the largest"
-
 _OPTION = {"--face N": "the option face"}
 _STAGES = ("loading the model", "finding the face")
 

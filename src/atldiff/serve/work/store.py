@@ -128,7 +128,7 @@ class JobStore:
                 for name, kind in _LATER_COLUMNS.items():
                     if name not in there:
                         self._database.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
-            self._mend()
+            self._recover()
         except (OSError, sqlite3.Error, Problem) as error:
             self._closing.close()
             reason = getattr(error, "strerror", None) or getattr(error, "log", None) or error
@@ -161,7 +161,7 @@ class JobStore:
         """The number of a new job with a folder, which is removed again unless the job is added in the block."""
         job_id = secrets.token_urlsafe(16)
         folder = self.job_folder(job_id)
-        with self._told():
+        with self._alone():
             folder.mkdir(mode=0o700)
         self._new.add(job_id)
         try:
@@ -183,14 +183,14 @@ class JobStore:
         """A job as it was last written, or has ended since."""
         if not _ID.fullmatch(job_id):
             return None
-        with self._told():
+        with self._alone():
             row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else self._job(row)
 
     def newest(self, owner: str, most: int) -> list[Job]:
         """The jobs of an owner, the newest first, at most so many."""
         statement = "SELECT * FROM jobs WHERE owner = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        with self._told():
+        with self._alone():
             rows = self._database.execute(statement, (owner, most)).fetchall()
         return [job for row in rows if (job := self._job(row)) is not None]
 
@@ -226,7 +226,7 @@ class JobStore:
         ended = self._unwritten.get(job_id)
         if ended is None:
             return
-        with self._told():
+        with self._alone():
             self._remove_files(job_id, (VIDEO, PREVIEW, LANDMARKS) if ended["state"] == DONE else ())
         columns = ", ".join(f"{name} = ?" for name in ended)
         self._write(f"UPDATE jobs SET {columns} WHERE id = ?", (*ended.values(), job_id))
@@ -235,7 +235,7 @@ class JobStore:
 
     def settle(self) -> None:
         """Find out whether jobs can be stored, and write down what could not be before."""
-        with self._told():
+        with self._alone():
             (self.folder / _PROBE_NAME).write_bytes(_PROBE)
             (self.folder / _PROBE_NAME).unlink()
             if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
@@ -248,10 +248,10 @@ class JobStore:
     def untold(self) -> list[str]:
         """The jobs that have ended, and of whose end an address is still to be told."""
         statement = "SELECT id FROM jobs WHERE webhook IS NOT NULL AND state IN (?, ?)"
-        with self._told():
+        with self._alone():
             return [row["id"] for row in self._database.execute(statement, FINAL).fetchall()]
 
-    def told(self, job_id: str) -> None:
+    def forget_webhook(self, job_id: str) -> None:
         """Nobody is to be told of it any more."""
         self._write("UPDATE jobs SET webhook = NULL WHERE id = ?", (job_id,))
 
@@ -266,7 +266,7 @@ class JobStore:
 
     def remove_expired(self) -> int:
         """Remove the jobs whose time is over; how many there were."""
-        with self._told():
+        with self._alone():
             rows = self._database.execute("SELECT id FROM jobs WHERE expires_at < ?", (time.time(),)).fetchall()
         for row in rows:
             self.remove(row["id"])
@@ -278,7 +278,7 @@ class JobStore:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def _mend(self) -> None:
+    def _recover(self) -> None:
         """What an earlier process left: unfinished jobs have failed, folders without a job are removed."""
         known = set()
         for row in self._database.execute("SELECT id, state FROM jobs").fetchall():
@@ -295,11 +295,11 @@ class JobStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def _write(self, statement: str, values: tuple[Any, ...] = ()) -> int:
-        with self._told(), self._database:
+        with self._alone(), self._database:
             return self._database.execute(statement, values).rowcount
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
         """Alone with the table and the folder; what fails there is a Problem, and :attr:`fault` says why."""
         try:
             with self._mutex:

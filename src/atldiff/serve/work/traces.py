@@ -29,7 +29,7 @@ class Traces:
         self._folder = folder
         self._frames = 0
         self._file: TextIO
-        with _told():
+        with _writing():
             self._file = (folder / LANDMARKS).open("w")
 
     def __enter__(self) -> Self:
@@ -43,7 +43,7 @@ class Traces:
 
     def add(self, frame: np.ndarray, landmarks: np.ndarray) -> None:
         """A frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels, or (0, 2) where it has none."""
-        with _told():
+        with _writing():
             if self._frames == 0:
                 write_atomically(self._folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
                 height, width = frame.shape[:2]
@@ -54,13 +54,13 @@ class Traces:
 
     def finish(self, fps: float) -> None:
         """The last frame has been added."""
-        with _told():
+        with _writing():
             self._file.write(f'], "fps": {json.dumps(fps)}}}')
             self._file.close()
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:

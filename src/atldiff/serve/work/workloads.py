@@ -12,13 +12,13 @@ import numpy as np
 
 from atldiff.errors import InputError
 from atldiff.face.detection import FaceDetector
-from atldiff.face.portrait import Detector, Judge, load_portrait, select_face
+from atldiff.face.portrait import SEVERAL_FACES, Detector, Judge, load_portrait, select_face
 from atldiff.face.prepared import prepared
 from atldiff.media.files import open_media
 from atldiff.media.film import Film
 from atldiff.serve.fields import MODES
 from atldiff.serve.problems import Problem, problem_of
-from atldiff.serve.work.notices import SEVERAL_FACES, collected
+from atldiff.serve.work.notices import collected
 from atldiff.serve.work.processes import READY, WorkerSetup
 from atldiff.serve.work.spoken_text import QUICK_CHARACTERS, check_voice, kept_text, say
 from atldiff.serve.work.store import PORTRAIT, SPEECH, TEXT, VIDEO, VOICE
