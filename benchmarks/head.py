@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from atldiff.data.prepared import PreparedClip, PreparedClips
-from atldiff.evaluation.head import SPECTRUM_SECONDS, head_spectrum, judge_head
 from atldiff.models.loading import DEFAULT_MODEL
 from atldiff.motion.head import CHANNELS
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.waveform import Speech
 from atldiff.storage.files import write_atomically
+from judged_head import SPECTRUM_SECONDS, head_spectrum, judge_head
 
 TRUE = "true"
 LEAST_SECONDS = 2.5

@@ -20,16 +20,6 @@ import torch
 
 from atldiff.cli.common import ProgressBar
 from atldiff.data.prepared import PreparedClip, PreparedClips
-from atldiff.evaluation.landmarks import (
-    LOOK_AHEAD_S,
-    ROWS,
-    Baseline,
-    evaluate_landmarks,
-    middle_curves,
-    opening_figure,
-    real_time_factors,
-)
-from atldiff.evaluation.ridge import MEL, MOST_PER_SPEAKER, SpeechFeatures, fit_ridge
 from atldiff.evaluation.scores import Groups, MouthCurves, Score, Statistic, grouped
 from atldiff.evaluation.tables import INTERVALS
 from atldiff.landmarks.shapes import SHAPES
@@ -39,6 +29,16 @@ from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.whisper import FEATURE_RATE, WhisperEncoder
 from atldiff.storage.files import write_atomically
 from atldiff.training.sound.speech_features import encode_speech
+from judged_landmarks import (
+    LOOK_AHEAD_S,
+    ROWS,
+    Baseline,
+    evaluate_landmarks,
+    middle_curves,
+    opening_figure,
+    real_time_factors,
+)
+from ridge import MEL, MOST_PER_SPEAKER, SpeechFeatures, fit_ridge
 
 TIMED_SECONDS = 60
 SHAPE_FIGURES = ("r", "gain", "p95")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from atldiff.data.prepared import PreparedClips
-from atldiff.evaluation.head import head_spectrum, judge_head
 from atldiff.motion.head import CHANNELS, move_head
 from atldiff.speech import SAMPLE_RATE
 from face_shapes import open_face
+from judged_head import head_spectrum, judge_head
 from prepared_files import write_prepared
 
 FPS, SECONDS = 25.0, 12

@@ -1,4 +1,4 @@
-"""KAN: B-splines against SciPy, curves, grid update, regularisation."""
+"""KAN: B-splines against SciPy, curves, regularisation."""
 
 import math
 
@@ -52,46 +52,6 @@ def test_far_outside_the_grid_only_the_base_is_left() -> None:
     layer = KANLinear(3, 2)
     x = torch.full((1, 3), 100.0)
     assert torch.allclose(layer(x), x @ layer.base_weight.T)
-
-
-def test_grid_update_keeps_the_function_on_the_samples() -> None:
-    torch.manual_seed(0)
-    network = KAN([4, 16, 3])
-    samples = torch.randn(500, 4, generator=seeded()) * 0.3
-    grids = [layer.grid.clone() for layer in network._curves()]
-    with torch.no_grad():
-        for layer in network._curves():
-            torch.nn.init.uniform_(layer.spline_weight, -0.1, 0.1)
-        before = network(samples)
-        network.update_grid(samples)
-        after = network(samples)
-    assert (after - before).square().mean().sqrt() < 0.01 * before.std()
-    assert (after - before).abs().max() < 0.1 * before.std()
-    assert not any(torch.allclose(layer.grid, grid) for layer, grid in zip(network._curves(), grids, strict=True))
-
-
-def test_grid_update_of_a_cubic_is_exact() -> None:
-    """A cubic is a spline on every grid; the scaler must not enter twice."""
-    layer = KANLinear(1, 1).double()
-    torch.nn.init.constant_(layer.spline_scaler, 0.25)
-    x = torch.linspace(-0.9, 0.9, 200, dtype=torch.float64)[:, None]
-    bases = b_spline_bases(x, layer.grid, 3)[:, 0]
-    cubic = 2 * x**3 - x + 0.5
-    with torch.no_grad():
-        layer.spline_weight[0, 0] = torch.linalg.lstsq(bases, cubic).solution[:, 0]
-        before = layer(x)
-        layer.update_grid(x)
-        assert torch.allclose(layer(x), before, atol=1e-8)
-
-
-def test_updated_grid_covers_the_samples_and_increases() -> None:
-    layer = KANLinear(3, 2)
-    samples = torch.stack([torch.randn(300) * 5, torch.zeros(300), torch.arange(300.0)], dim=1)
-    layer.update_grid(samples)
-    assert bool((layer.grid.diff(dim=1) > 0).all())
-    inner = layer.grid[:, 3:-3]
-    assert bool((inner[:, 0] < samples.amin(dim=0)).all()) and bool((inner[:, -1] > samples.amax(dim=0)).all())
-    assert bool(torch.isfinite(layer(samples)).all())
 
 
 def test_regularisation_of_equal_edges() -> None:

@@ -13,7 +13,13 @@ import torch
 
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError
-from atldiff.evaluation.landmarks import (
+from atldiff.evaluation.metrics import mouth_correlation
+from atldiff.evaluation.scores import TRUE, MouthCurves, Score, grouped
+from atldiff.face.similarity import apply_similarity
+from atldiff.face.topology import mouth_opening
+from atldiff.speech import SAMPLE_RATE
+from face_shapes import open_face
+from judged_landmarks import (
     BABBLE,
     GENERATED,
     OURS,
@@ -28,14 +34,8 @@ from atldiff.evaluation.landmarks import (
     real_time_factors,
     telephone,
 )
-from atldiff.evaluation.metrics import mouth_correlation
-from atldiff.evaluation.ridge import MEL, SpeechFeatures, features_around, fit_ridge
-from atldiff.evaluation.scores import TRUE, MouthCurves, Score, grouped
-from atldiff.face.similarity import apply_similarity
-from atldiff.face.topology import mouth_opening
-from atldiff.speech import SAMPLE_RATE
-from face_shapes import open_face
 from prepared_files import write_prepared
+from ridge import MEL, SpeechFeatures, features_around, fit_ridge
 
 torch.set_num_threads(1)
 
