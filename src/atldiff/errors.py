@@ -16,7 +16,7 @@ class InputError(ATLDiffError, ValueError):
     """An argument or a file from the caller cannot be used; the text names what came and what was expected.
 
     Attributes:
-        field: the argument at fault, where it is known which one; what reads it never depends on the text.
+        field: the argument at fault, where it is known which one it is.
     """
 
     def __init__(self, text: str, field: str | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Corpora and folders of clips → prepared clips, in one format."""

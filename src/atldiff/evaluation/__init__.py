@@ -1,0 +1,1 @@
+"""How good what is made is, against what is true."""

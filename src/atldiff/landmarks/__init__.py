@@ -1,0 +1,1 @@
+"""Landmark Generation Module of ATL-Diff: the networks that make landmarks of speech."""

@@ -1,0 +1,1 @@
+"""Finished files: one video, a dubbed one, many from a table."""

@@ -1,0 +1,1 @@
+"""What the project itself keeps on disk: JSON, and the weights of a network beside its configuration."""

@@ -1,0 +1,1 @@
+"""Live sessions over WebSocket and WebRTC, and what their worker processes do."""

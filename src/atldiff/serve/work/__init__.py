@@ -1,0 +1,1 @@
+"""Jobs: the queue, the table of them, and the worker processes that make videos."""

@@ -1,0 +1,1 @@
+"""The run of every part: its loop, draws, checkpoints, reports, devices."""

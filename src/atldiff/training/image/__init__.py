@@ -1,0 +1,1 @@
+"""How the image networks learn."""

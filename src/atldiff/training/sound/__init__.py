@@ -1,0 +1,1 @@
+"""How the landmark generators, the speech encoder and the emotion classifier learn."""
