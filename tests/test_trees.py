@@ -283,7 +283,8 @@ def fitted_crop(in_crop: np.ndarray, in_picture: np.ndarray) -> FaceCrop:
     centred = crop - crop.mean()
     turn = np.vdot(centred, picture) / np.vdot(centred, centred)
     shift = picture.mean() - turn * crop.mean()
-    return FaceCrop(np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]))
+    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    return FaceCrop(matrix, PICTURE_SIZE)
 
 
 def train_and_evaluate(folder: Path) -> dict[str, Any]:
