@@ -30,10 +30,10 @@ from atldiff.serve.http.guard import Guard
 from atldiff.serve.http.reference import reference_page
 from atldiff.serve.http.requests import look
 from atldiff.serve.http.routes import get_health
+from atldiff.serve.http.service import Service
 from atldiff.serve.live.sessions import LivePool, _Session
 from atldiff.serve.metrics import Metrics
 from atldiff.serve.problems import Problem, problem_of
-from atldiff.serve.service import Service
 from atldiff.serve.settings import ServeSettings, default_data_folder, read_tokens
 from atldiff.serve.work.checker import Checker
 from atldiff.serve.work.jobs import JobQueue

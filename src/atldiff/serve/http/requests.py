@@ -8,8 +8,8 @@ from typing import Any
 import anyio.to_thread
 from fastapi import Request
 
+from atldiff.serve.http.service import Service
 from atldiff.serve.problems import Problem
-from atldiff.serve.service import Service
 from atldiff.serve.work.store import stopped_problem
 
 

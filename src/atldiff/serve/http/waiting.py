@@ -14,8 +14,8 @@ from starlette.background import BackgroundTask
 
 from atldiff.serve.http.requests import ending_of, service_of
 from atldiff.serve.http.schemas import ProblemBody, Video
+from atldiff.serve.http.service import Service
 from atldiff.serve.problems import Problem
-from atldiff.serve.service import Service
 from atldiff.serve.work.store import DONE, FINAL, VIDEO, Job, stopped_problem
 
 _HEARTBEAT_S = 15.0
