@@ -20,6 +20,7 @@ from atldiff.processes.locks import hold_lock
 from atldiff.processes.ray import run_on_ray
 from atldiff.processes.workers import processors, run_apart
 from atldiff.render.batch_table import RECORDS_NAME, Job, read_jobs
+from atldiff.results import Progress
 from atldiff.storage.files import write_atomically, write_json
 
 JSON_REPORT, CSV_REPORT = "report.json", "report.csv"
@@ -29,7 +30,7 @@ MADE, KEPT, FAILED, LEFT = "made", "kept", "failed", "left"
 
 _LOCK_NAME = "lock"
 _REPORT_EVERY_S = 2.0
-Progress = Callable[[int, int], object]
+
 
 Watch = Callable[["JobResult"], object]
 """Called with each result as it becomes known, but for what was made before."""
