@@ -96,10 +96,10 @@ def watched(pipeline: ATLDiffPipeline) -> Stopwatch:
         watch.watch(FaceDetector, part, "detect the face")
     for part in (FaceAnimator, PortraitComposer):
         watch.watch(part, "__init__", "prepare the portrait")
-    watch.watch_module(pipeline.speech_encoder, "speech")
+    watch.watch(type(pipeline.speech_encoder), "forward", "speech")
     watch.watch(Motion, "_window_landmarks", "landmarks")
     watch.watch(FaceAnimator, "animate", "warp")
-    watch.watch_module(pipeline.unet, "U-Net")
+    watch.watch(type(pipeline.unet), "forward", "U-Net")
     watch.watch_iterator(PortraitComposer, "render", "paste back")
     watch.watch(VideoWriter, "_encode", BESIDE)
     watch.watch(VideoWriter, "write", "wait for the encoder")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 
 class Stopwatch:
@@ -63,16 +62,6 @@ class Stopwatch:
                 yield item
 
         setattr(owner, attribute, timed)
-
-    def watch_module(self, module: nn.Module, name: str) -> None:
-        """Time a network's calls from now on."""
-        forward = module.forward
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(name):
-                return forward(*args, **kwargs)
-
-        module.forward = timed
 
     @property
     def _stack(self) -> list[str]:

@@ -19,7 +19,7 @@ import common
 from atldiff.errors import InputError
 from atldiff.image.animator import HALO_FRAMES
 from atldiff.image.guidance import MAP_GROUPS
-from atldiff.image.precision import PRECISIONS, network_type
+from atldiff.image.precision import PRECISIONS, in_precision, network_type
 from atldiff.image.sampler import bridge_sample
 from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.pipeline import ATLDiffPipeline
@@ -40,9 +40,9 @@ def main() -> None:
     if not isinstance(unet, IdentityDiffusionUNet):
         raise InputError("the model in the package has another image network; expected IdentityDiffusionUNet")
     number = network_type(arguments.precision, pipeline.device)
-    autocast = torch.autocast(pipeline.device.type, number, enabled=number != torch.float32)
-    with torch.no_grad(), autocast:
-        ours = time_ours(unet, arguments, steps, pipeline.device)
+    with torch.no_grad():
+        ours = time_ours(in_precision(unet, number), arguments, steps, pipeline.device)
+    with torch.no_grad(), torch.autocast(pipeline.device.type, number, enabled=number != torch.float32):
         step = time_reference(arguments, pipeline.device)
     pipeline.close()
     reference = REFERENCE_STEPS * step

@@ -155,8 +155,20 @@ def test_frames_that_are_kept_alone_are_those_of_the_whole_clip(kept: slice, cli
     assert (alone - whole).abs().max() < 1e-5
 
 
+def test_pieces_that_follow_each_other_are_nearly_the_whole() -> None:
+    landmarks, face = swaying(24), animator()
+    whole = face.animate(landmarks).residual_F3hw
+    pieces = torch.cat([face.go_on(piece).residual_F3hw for piece in np.split(landmarks, 12)])
+    alone = torch.cat([face.animate(piece).residual_F3hw for piece in np.split(landmarks, 12)])
+    assert (pieces - whole).square().mean() < 0.7 * (alone - whole).square().mean()
+    face.begin_live()
+    assert torch.equal(face.go_on(landmarks[:2]).residual_F3hw, pieces[:2])
+    two_steps = animator(steps=2)
+    assert not torch.equal(two_steps.go_on(landmarks[:4]).residual_F3hw, two_steps.go_on(landmarks[:4]).residual_F3hw)
+
+
 @torch.no_grad()
-def test_a_frame_hangs_on_as_many_neighbours_as_there_are_temporal_mixes() -> None:
+def test_a_frame_depends_on_as_many_neighbours_as_there_are_temporal_mixes() -> None:
     unet, inputs = awake_unet(), unet_inputs(13)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
     before = unet(**inputs, identity_tokens_BLC=tokens)

@@ -40,6 +40,7 @@ from atldiff.cli import (
 )
 from atldiff.cli.words import printable
 from atldiff.errors import InputError
+from atldiff.processes.threads import settle_threads
 
 _log = logging.getLogger("atldiff")
 
@@ -52,8 +53,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``atldiff`` with ``arguments`` (those of the process if None) and return its exit code."""
     _open_standard_streams()
-    # Threads that spin while they wait make two busy programs on two cores several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_threads()
     verbose = False
     with _stoppable() as stopped:
         try:

@@ -1,8 +1,14 @@
-"""In which type of number the image network's convolutions are worked out."""
+"""In which type of number the image network works."""
+
+import copy
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from atldiff.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -11,7 +17,7 @@ def network_type(precision: str, device: torch.device) -> torch.dtype:
     """The type that a precision means on a device.
 
     ``auto`` is bfloat16 where the device multiplies it by itself (AVX-512 BF16, AMX, CUDA from compute capability
-    8.0 on), float32 elsewhere. Weights and pictures stay float32.
+    8.0 on), float32 elsewhere. Pictures stay float32.
 
     Raises:
         InputError: not one of :data:`PRECISIONS`.
@@ -21,6 +27,13 @@ def network_type(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def in_precision(network: Network, number: torch.dtype) -> Network:
+    """The network itself if it works in that type already, or a copy of it that does."""
+    if all(parameter.dtype == number for parameter in network.parameters()):
+        return network
+    return copy.deepcopy(network).to(number)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -117,6 +117,29 @@ class ResidualBlock(nn.Module):
         return self.conv2(F.silu(hidden, inplace=True)).add_(self.skip(x_NCHW))
 
 
+class TemporalMemory:
+    """What the temporal mixes of one network keep of the last frame, so that a clip can come in pieces.
+
+    A piece is mixed with the frame before it and with nothing behind it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[torch.Tensor | None] = []
+        self._place = 0
+
+    def begin_piece(self) -> None:
+        """The frames that come now follow those that came last."""
+        self._place = 0
+
+    def exchange(self, last: torch.Tensor) -> torch.Tensor | None:
+        """What a mix kept of the last piece, None in the first one; it keeps ``last`` of this one instead."""
+        if self._place == len(self._kept):
+            self._kept.append(None)
+        before, self._kept[self._place] = self._kept[self._place], last
+        self._place += 1
+        return before
+
+
 class TemporalMix(nn.Module):
     """Each frame takes up a learned mix of the previous, the same and the next frame, pixel by pixel."""
 
@@ -126,13 +149,16 @@ class TemporalMix(nn.Module):
         self.mix = nn.Conv2d(3 * channels, channels, 1)
         nn.init.zeros_(self.mix.weight)
 
-    def forward(self, x_NCHW: torch.Tensor, frames: int, kept: slice) -> torch.Tensor:
+    def forward(
+        self, x_NCHW: torch.Tensor, frames: int, kept: slice, memory: TemporalMemory | None = None
+    ) -> torch.Tensor:
         """(B·frames, C, H, W) → the same for the frames ``kept`` of each clip."""
         height, width = x_NCHW.shape[2:]
         normed = self.norm(x_NCHW).permute(0, 2, 3, 1).reshape(-1, frames, height * width, x_NCHW.shape[1])
         parts = [normed[:, max(0, kept.start - 1) : kept.stop + 1]]
+        before = memory.exchange(normed[:, -1:]) if memory is not None else None
         if kept.start == 0:
-            parts.insert(0, normed[:, :1])
+            parts.insert(0, normed[:, :1] if before is None else before)
         if kept.stop == frames:
             parts.append(normed[:, -1:])
         around = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
@@ -160,7 +186,8 @@ class IdentityEncoder(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(channels, 8, 8))
 
     def forward(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
-        return (self.layers(identity_B3HW - 0.5) + self.position).flatten(2).transpose(1, 2)
+        pixels = (identity_B3HW - 0.5).to(self.position.dtype)
+        return (self.layers(pixels) + self.position).flatten(2).transpose(1, 2)
 
 
 class IdentityAttention(nn.Module):
@@ -237,6 +264,7 @@ class IdentityDiffusionUNet(nn.Module):
         identity_tokens_BLC: torch.Tensor,
         region_N2HW: torch.Tensor,
         kept: slice | None = None,
+        memory: TemporalMemory | None = None,
     ) -> torch.Tensor:
         """Predict x_0.
 
@@ -249,26 +277,27 @@ class IdentityDiffusionUNet(nn.Module):
             identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
             region_N2HW: (B·F, 2, H, W) where the residual shades the skin, and where it paints between the lips.
             kept: the frames of each clip that are wanted, all if None; the others are worked on as far as those
-                hang on them.
+                depend on them.
+            memory: of the frames that these follow; it takes up these. For one clip, all of whose frames are kept.
 
         Returns:
             (B·K, 3, H, W), K being the number of frames kept.
         """
         frames = noisy_N3HW.shape[0] // identity_tokens_BLC.shape[0]
-        time = self._embed_time(time_N).to(noisy_N3HW.dtype)
+        time = self._embed_time(time_N)
         maps = [maps_NMhw] if self.config.maps else []
         needed = _needed_frames(kept or slice(0, frames), frames)
         given = [_frames_of(each, frames, needed[0]) for each in (noisy_N3HW, warped_N3HW, *maps)]
         fine, middle = self._in_pieces(self._enter, time, *given)
-        middle = self._mixed(self.middle_in_time, middle, needed[:2])
+        middle = self._mixed(self.middle_in_time, middle, needed[:2], memory)
         coarse = self.coarse_in(self.down_coarse(middle), time)
-        coarse = self._mixed(self.coarse_in_time, coarse, needed[1:3])
+        coarse = self._mixed(self.coarse_in_time, coarse, needed[1:3], memory)
         coarse = self.attention(coarse, identity_tokens_BLC, _length(needed[2]))
-        coarse = self._mixed(self.coarse_out_time, self.coarse_out(coarse, time), needed[2:4])
+        coarse = self._mixed(self.coarse_out_time, self.coarse_out(coarse, time), needed[2:4], memory)
         middle = _frames_of(middle, _length(needed[1]), _within(needed[3], needed[1]))
         up = F.interpolate(self.up_middle(coarse), scale_factor=2.0, mode="nearest")
         middle = self.middle_out(torch.cat([middle, up], dim=1), time)
-        middle = self._mixed(self.middle_out_time, middle, needed[3:])
+        middle = self._mixed(self.middle_out_time, middle, needed[3:], memory)
         fine = _frames_of(fine, _length(needed[0]), _within(needed[4], needed[0]))
         warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N2HW))
         (made,) = self._in_pieces(self._leave, time, fine, middle, warped, region)
@@ -279,7 +308,7 @@ class IdentityDiffusionUNet(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the finest level and the one below it make of the frames, each for itself."""
         pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
-        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1)
+        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1).to(self.conv_in.weight.dtype)
         fine = self.fine_in(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)), time_NE)
         return fine, self.middle_in(self.down_middle(fine), time_NE)
 
@@ -294,9 +323,9 @@ class IdentityDiffusionUNet(nn.Module):
         """From the levels to x_0, each frame for itself."""
         up = F.interpolate(self.up_fine(middle_NCHW), scale_factor=2.0, mode="nearest")
         fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
-        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH)
+        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH).float()
         shade, paint = region_N2HW.split(1, dim=1)
-        shading = blurred((1 - paint) * residual.float(), self.config.residual_blur)
+        shading = blurred((1 - paint) * residual, self.config.residual_blur)
         shaded = torch.addcmul(warped_N3HW, shade, shading)
         return (torch.addcmul(shaded, self.config.inside * paint, residual),)
 
@@ -311,17 +340,20 @@ class IdentityDiffusionUNet(nn.Module):
         return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
     @staticmethod
-    def _mixed(mix: TemporalMix, x_NCHW: torch.Tensor, needed: list[slice]) -> torch.Tensor:
+    def _mixed(
+        mix: TemporalMix, x_NCHW: torch.Tensor, needed: list[slice], memory: TemporalMemory | None
+    ) -> torch.Tensor:
         """From the frames needed before a mix to those needed behind it."""
         before, behind = needed
-        return mix(x_NCHW, _length(before), _within(behind, before))
+        return mix(x_NCHW, _length(before), _within(behind, before), memory)
 
     def _embed_time(self, time_N: torch.Tensor) -> torch.Tensor:
         """Sinusoidal embedding of t (Vaswani et al. 2017, section 3.5) through two layers."""
         half = self.config.time_features // 2
         rates = torch.exp(torch.arange(half, device=time_N.device) * (-6.0 / half))
         angles = 100.0 * time_N.float()[:, None] * rates
-        return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        return self.time_mlp(waves.to(self.conv_in.weight.dtype))
 
 
 def blurred(pictures_N3HW: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from atldiff.image.animator import LIVE_HALO_FRAMES, FaceAnimator, FaceFrames, prompt_windows
+from atldiff.image.animator import FaceAnimator, FaceFrames
 from atldiff.media.files import frame_rate
 from atldiff.motion.living import Motion
 from atldiff.speech.loudness import levelled_live
@@ -61,6 +61,7 @@ class LiveFace:
         self.fps = fps
         self.sample_rate = sample_rate
         self.catches_up = False
+        self._next = -1
 
     def frames(
         self, chunks: Iterable[np.ndarray], wanted: Callable[[int], bool] = lambda _: True
@@ -75,22 +76,23 @@ class LiveFace:
             wanted: asked once for each frame's number, in order, before the frame is made; others are left out.
         """
         sound, first = _Sound(chunks, self.sample_rate), 0
-        for landmarks, new in prompt_windows(self._motion.landmarks(sound, sys.maxsize)):
-            count = min(new.stop - new.start, sound.frames_left(first, self.fps))
+        for landmarks in self._motion.landmarks(sound, sys.maxsize):
+            count = min(len(landmarks), sound.frames_left(first, self.fps))
             for begin in range(0, count, _FRAMES_AT_ONCE):
                 piece = range(first + begin, first + min(begin + _FRAMES_AT_ONCE, count))
                 numbers = [number for number in piece if wanted(number)]
                 if numbers:
-                    yield from self._made(landmarks[: new.start + numbers[-1] + 1 - first], numbers)
+                    yield from self._made(landmarks[numbers[0] - first : numbers[-1] + 1 - first], numbers)
             first += count
             if not sound.frames_left(first, self.fps):
                 return
 
     def _made(self, landmarks: np.ndarray, numbers: list[int]) -> Iterator[LiveFrame]:
-        """The frames of these numbers; ``landmarks`` end with those of the last."""
-        count = numbers[-1] - numbers[0] + 1
-        led = landmarks[-count - LIVE_HALO_FRAMES :]
-        faces = self._animator.animate(led, slice(len(led) - count, len(led)))
+        """The frames of these numbers, the first and the last of which are those of ``landmarks``."""
+        if numbers[0] != self._next:
+            self._animator.begin_live()
+        self._next = numbers[-1] + 1
+        faces = self._animator.go_on(landmarks)
         for number in numbers:
             place = number - numbers[0]
             (picture,) = self._pictures([faces[place : place + 1]])

@@ -28,6 +28,7 @@ _TIGHT_S = 0.01
 _FADE_S = 0.005
 _PCM_SCALE = 32768
 _STEPS_PER_FRAME = 4
+_DELAY_STEP_FRAMES = 0.5
 _MOST_FOLLOWED_S = 0.3
 _QUIET = 0.01
 
@@ -36,8 +37,8 @@ class TalkingFace:
     """Gives a moment at every 1 / fps for as long as it lives, whether something is said or not.
 
     It keeps its own time. What is said waits for its turn, however fast it comes; in between the face rests and lives
-    on. A moment comes a constant delay after its sound was heard; the delay is changed where nobody speaks, by whole
-    frames, to the least in which nine of ten pictures are finished in time. A picture that is not is shown a frame
+    on. A moment comes a constant delay after its sound was heard; the delay is changed where nobody speaks, by half
+    a frame, to the least in which nine of ten pictures are finished in time. A picture that is not is shown a frame
     late, or else dropped, but two a second are shown however late they are: the sound never waits.
 
     Args:
@@ -210,10 +211,10 @@ class TalkingFace:
         return picture, late
 
     def _adapt(self) -> bool:
-        """Change the delay by a frame where that is needed and nobody speaks; whether the next moment has to wait."""
+        """Change the delay where that is needed and nobody speaks; whether the next moment has to wait."""
         if len(self._slack) < _LEAST_WATCHED or not all(sound.is_quiet for sound in self._sounds):
             return False
-        step = float(1 / self._fps)
+        step = _DELAY_STEP_FRAMES * float(1 / self._fps)
         recent = list(self._slack)[-round(_WATCHED_S * self._fps) :]
         if np.quantile(recent, _LATE_SHARE) < 0 and self.delay_s + step <= LONGEST_DELAY_S:
             self._change_delay(step)

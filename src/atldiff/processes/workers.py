@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from atldiff.errors import ATLDiffError, InputError
+from atldiff.processes.threads import use_threads
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -122,10 +123,8 @@ def _start(function: Callable, threads: int) -> _Worker:
 
 
 def _serve(pipe: Connection, function: Callable, threads: int) -> None:
-    import torch
-
     end_with_parent()
-    torch.set_num_threads(threads)
+    use_threads(threads)
     while True:
         try:
             task = pipe.recv()

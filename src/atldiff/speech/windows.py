@@ -17,6 +17,8 @@ MARGIN = SAMPLE_RATE
 STEP = SAMPLE_RATE // 50
 """Samples from one speech feature to the next; windows lie on them."""
 
+_LEAST_AFTER = 2 * STEP
+
 STREAMED_HOP = SAMPLE_RATE * 8 // 100
 """Samples between the windows of streaming mode, where each window is heard anew."""
 
@@ -52,14 +54,14 @@ class Windowing:
         """Windows in which a frame hears at most ``seconds`` of the sound that follows it; None: those of recordings.
 
         The windows follow each other by ``most_hop`` samples or less, so by default each frame hears at least
-        ``seconds`` − 100 ms of what follows it, and 1 s of what came before. With Whisper they cost 0.26 s of one
-        core for each second of sound; half the hop or a second more of the past costs about twice as much, and gains
-        0.01 of the mouth's correlation.
+        ``seconds`` − 100 ms of what follows it, 40 ms at the least, and 1 s of what came before. With Whisper they
+        cost 0.26 s of one core for each second of sound; half the hop or a second more of the past costs about twice
+        as much, and gains 0.01 of the mouth's correlation.
         """
         if seconds is None:
             return cls()
         heard = int(seconds * SAMPLE_RATE + 1e-6) // STEP * STEP
-        hop = min(most_hop, heard // 2 // STEP * STEP)
+        hop = min(most_hop, heard - _LEAST_AFTER)
         return cls(hop, MARGIN, heard - hop)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from atldiff.errors import InputError
 from atldiff.media.jpeg import encode_jpeg
 from atldiff.options import SAMPLE_FORMATS
+from atldiff.processes.threads import use_threads
 from atldiff.serve.live.talking_work import TALK, hold_talk
 from atldiff.serve.problems import problem_of
 from atldiff.serve.work.processes import READY, WorkerSetup
@@ -33,11 +34,9 @@ _LOOK_S = 0.2
 
 def serve_live(pipe: Connection, setup: WorkerSetup) -> None:
     """Load the model, then hold live sessions."""
-    import torch
-
+    use_threads(setup.threads)
     from atldiff.pipeline import ATLDiffPipeline
 
-    torch.set_num_threads(setup.threads)
     with contextlib.closing(ATLDiffPipeline.from_pretrained(setup.model, setup.device)) as pipeline:
         pipe.send((READY, None))
         while True:

@@ -16,6 +16,7 @@ from atldiff.face.portrait import SEVERAL_FACES, Detector, Judge, load_portrait,
 from atldiff.face.prepared import prepared
 from atldiff.media.files import open_media
 from atldiff.media.film import Film
+from atldiff.processes.threads import use_threads
 from atldiff.serve.fields import MODES
 from atldiff.serve.problems import Problem, problem_of
 from atldiff.serve.work.notices import collected
@@ -98,12 +99,10 @@ class _PicturesOnly:
 
 def serve_videos(pipe: Connection, setup: WorkerSetup) -> None:
     """Answer (folder, options) by making the video in the folder."""
-    import torch
-
+    use_threads(setup.threads)
     from atldiff.media.signing import default_identity, signing_material
     from atldiff.pipeline import ATLDiffPipeline
 
-    torch.set_num_threads(setup.threads)
     signing_material(default_identity())  # what is wrong there is no fault of a job's
     with contextlib.closing(ATLDiffPipeline.from_pretrained(setup.model, setup.device)) as pipeline:
         pipe.send((READY, None))
