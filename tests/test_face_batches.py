@@ -95,7 +95,7 @@ def plain_clip(clip: PreparedClip, settings: Settings, random: np.random.Generat
         "warped": given.warped_F3WW[box],
         "maps": torch.cat(maps, dim=1)[half_box],
         "mask": noise_mask(points[:-1] - shifts, 64, WINDOW_SIZE)[box],
-        "region": (region * window_fade(torch.device("cpu")) * torch.cat([1 - paint, paint], dim=1))[box],
+        "region": (region * window_fade(torch.device("cpu")) * torch.cat([1 - given.inside_F1WW, paint], dim=1))[box],
         "inside": given.inside_F1WW[box],
         "identity": face.window_3WW[None],
     }

@@ -91,7 +91,9 @@ class IdentityFace:
         flow, shapes, lids, warped = (self._moved if self._bent else self._still)(points_FK2, corner)
         inside = self._between_lips(shapes, corner)
         paint = (_PAINT_GAIN * blurred(inside, _PAINT_REACH)).clamp(max=1)
-        region = residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade * torch.cat([1 - paint, paint], dim=1)
+        region = (
+            residual_region(points, WINDOW_SIDE, WINDOW_SIZE) * self._fade * torch.cat([1 - inside, paint], dim=1)
+        )
         return Conditions(
             flow_F2GG=flow,
             shapes=shapes,

@@ -325,8 +325,7 @@ class IdentityDiffusionUNet(nn.Module):
         fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
         residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH).float()
         shade, paint = region_N2HW.split(1, dim=1)
-        shading = blurred((1 - paint) * residual, self.config.residual_blur)
-        shaded = torch.addcmul(warped_N3HW, shade, shading)
+        shaded = torch.addcmul(warped_N3HW, shade, blurred(residual, self.config.residual_blur))
         return (torch.addcmul(shaded, self.config.inside * paint, residual),)
 
     def _in_pieces(
