@@ -27,7 +27,7 @@ assistant: $(VENV)/.installed-assistant
 	$(VENV)/bin/atldiff studio --page live
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -183,7 +183,8 @@ class IdentityEncoder(nn.Module):
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        self.position = nn.Parameter(0.02 * torch.randn(channels, 8, 8))
+        self.position = nn.Parameter(torch.empty(channels, 8, 8))
+        nn.init.uniform_(self.position, -0.035, 0.035)  # a normal draw on the meta device loads a second of torch
 
     def forward(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
         pixels = (identity_B3HW - 0.5).to(self.position.dtype)
