@@ -1,9 +1,15 @@
-"""Smooth ways from 0 to 1, in numpy; :func:`atldiff.image.warp.smoothstep` is the same for tensors."""
+"""Smooth ways from 0 to 1."""
 
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Array = TypeVar("Array", "np.ndarray", "torch.Tensor")
 
 
-def smooth_ramp(values: np.ndarray) -> np.ndarray:
-    """From 0 to 1 with no corner at either end, of values that are clipped to [0, 1]."""
-    ramp = np.clip(values, 0, 1)
+def smoothstep(values: Array) -> Array:
+    """From 0 to 1 with no corner at either end, of an array or a tensor that is clipped to [0, 1]."""
+    ramp = values.clip(0, 1)
     return ramp * ramp * (3 - 2 * ramp)

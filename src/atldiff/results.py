@@ -16,7 +16,7 @@ from atldiff.media.writer import VideoWriter
 from atldiff.speech.waveform import Speech
 
 Progress = Callable[[int, int], object]
-"""Called with (frames done, frames in all) after each frame."""
+"""Called with (done, in all) after each frame, or whatever else is made one by one."""
 
 Watch = Callable[[np.ndarray, np.ndarray], None]
 """Called with each frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""

@@ -23,7 +23,7 @@ from atldiff.face.similarity import undo_similarity
 from atldiff.media.film import Film
 from atldiff.media.planes import Planes
 from atldiff.media.writer import VideoWriter
-from atldiff.ramps import smooth_ramp
+from atldiff.ramps import smoothstep
 from atldiff.results import Progress, SaveArguments, Watch
 from atldiff.speech.waveform import Speech
 
@@ -273,7 +273,7 @@ class SpokenMouth:
         high = np.minimum(low + 1, len(self._held) - 1)
         share = (inside - low)[:, None, None]
         moved = self._held[low] + share * (self._held[high] - self._held[low])
-        after = smooth_ramp((place - last) / (_FADE_OUT_S * MOUTH_FPS))
+        after = smoothstep((place - last) / (_FADE_OUT_S * MOUTH_FPS))
         self._forget(int(place[-1]) - 1)
         return moved * (1 - after)[:, None, None]
 

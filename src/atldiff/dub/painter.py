@@ -13,7 +13,8 @@ from atldiff.image.lips import shut_lips
 from atldiff.image.mouth.atlas import MouthAtlas
 from atldiff.image.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes
 from atldiff.image.mouth.painter import MouthPainter
-from atldiff.image.warp import FLOW_GRID, smoothstep, thin_plate_flow
+from atldiff.image.warp import FLOW_GRID, thin_plate_flow
+from atldiff.ramps import smoothstep
 
 _STILL_ABOVE, _MOVED_BELOW = 0.47, 0.57
 """Heights in the crop, shares of its side, above which nothing is moved, and below which everything: the nose."""

@@ -11,7 +11,7 @@ from atldiff.dub.survey import Survey
 from atldiff.errors import FaceError
 from atldiff.face.portrait import MIN_FACE_SIZE
 from atldiff.face.topology import mouth_opening
-from atldiff.ramps import smooth_ramp
+from atldiff.ramps import smoothstep
 
 DUBBED, NO_FACE, COVERED, TURNED = 0, 1, 2, 3
 """What becomes of a frame, and why one is left as it is; of another person there is no face."""
@@ -175,5 +175,5 @@ def _faded(kept: np.ndarray, takes: list[np.ndarray], frames: float) -> np.ndarr
             away = np.minimum(away, np.arange(1, len(run) + 1))
         if not any(run[-1] == take[-1] for take in takes if len(take)):
             away = np.minimum(away, np.arange(len(run), 0, -1))
-        share[run] = smooth_ramp(away / (frames + 1))
+        share[run] = smoothstep(away / (frames + 1))
     return share

@@ -17,7 +17,7 @@ from atldiff.face.topology import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
-from atldiff.image.warp import smoothstep
+from atldiff.ramps import smoothstep
 
 MAP_GROUPS: tuple[tuple[slice, ...], ...] = (
     (INNER_LIPS,),

@@ -24,7 +24,7 @@ PATCH = 2
 """Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
 
 TEMPORAL_MIXES = 4
-"""How many times a frame is mixed with its neighbours: a frame hangs on so many frames before and behind it."""
+"""How many times a frame is mixed with its neighbours: a frame depends on so many frames before and behind it."""
 
 _PIECE_FRAMES = 16
 """Frames that the finer levels take at a time on a CPU, so that what lies between their layers stays small."""

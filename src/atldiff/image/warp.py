@@ -9,6 +9,8 @@ portrait.
 import torch
 import torch.nn.functional as F
 
+from atldiff.ramps import smoothstep
+
 FLOW_GRID = 32
 """Side of the grid that the flow is computed on."""
 
@@ -126,9 +128,3 @@ def _edge_window(points_N2: torch.Tensor) -> torch.Tensor:
     """(N, 1) factor that falls smoothly to zero at the crop's border."""
     margin = torch.minimum(points_N2, 1 - points_N2).amin(dim=1, keepdim=True)
     return smoothstep((margin - 0.5 / FLOW_GRID) / _EDGE_FADE)
-
-
-def smoothstep(value: torch.Tensor) -> torch.Tensor:
-    """From 0 to 1 with no corner at either end, of a value that is clamped to [0, 1]."""
-    ramp = value.clamp(0, 1)
-    return ramp * ramp * (3 - 2 * ramp)

@@ -8,7 +8,7 @@ import torch
 
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
 from atldiff.image.mouth.geometry import MouthGeometry
-from atldiff.image.warp import smoothstep
+from atldiff.ramps import smoothstep
 
 WINDOW_SCALE = PICTURE_SIZE // CROP_SIZE
 """Window pixels to a crop pixel."""

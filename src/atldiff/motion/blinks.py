@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atldiff.face.topology import EYELID_PAIRS
-from atldiff.ramps import smooth_ramp
+from atldiff.ramps import smoothstep
 
 _SLOT_SECONDS = 4.0
 _LARGEST_OFFSET = 0.4
@@ -76,7 +76,7 @@ class Blinks:
     @staticmethod
     def _lids(times: np.ndarray, begin: float, shut: float, opens: float, end: float) -> np.ndarray:
         """(F,) how far the lids are shut that begin to close, are shut, begin to open and are open at these times."""
-        return 1 - smooth_ramp(np.maximum((shut - times) / (shut - begin), (times - opens) / (end - opens)))
+        return 1 - smoothstep(np.maximum((shut - times) / (shut - begin), (times - opens) / (end - opens)))
 
 
 def close_lids(landmarks: np.ndarray, closure: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Voice activity from the sound's level: when to keep the mouth shut."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
-from atldiff.ramps import smooth_ramp
+from atldiff.ramps import smoothstep
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.blocks import regrouped
 
 _BLOCK = SAMPLE_RATE // 100
 _SILENCE_DB = -85.0
@@ -57,7 +58,7 @@ class ActivityMeter:
 def activity_threshold(blocks: Iterable[np.ndarray]) -> float:
     """What :class:`ActivityMeter` finds in a whole recording, given in 16 kHz mono blocks."""
     meter = ActivityMeter()
-    for piece in _pieces(blocks):
+    for piece in regrouped(blocks, SAMPLE_RATE, _BLOCK):
         meter.hear(piece)
     return meter.threshold
 
@@ -80,7 +81,7 @@ def voice_activity(waveform: np.ndarray, times: np.ndarray, threshold: float) ->
     nearest = np.minimum(
         np.abs(times - voiced[np.minimum(after, len(voiced) - 1)]), np.abs(times - voiced[np.maximum(after - 1, 0)])
     )
-    return smooth_ramp(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS)
+    return smoothstep(1 - (nearest - _HOLD_SECONDS) / _FADE_SECONDS)
 
 
 def voice_level(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:
@@ -98,19 +99,6 @@ def voice_level(waveform: np.ndarray, times: np.ndarray, threshold: float) -> np
     places = np.floor(times * SAMPLE_RATE / _BLOCK).astype(int)
     inside = (places >= 0) & (places < len(levels))
     return np.where(inside, levels[np.clip(places, 0, max(0, len(levels) - 1))], 0.0) if len(levels) else 0.0 * times
-
-
-def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same samples in pieces of a second or more, of whole 10 ms but for the last."""
-    held = np.zeros(0, dtype=np.float32)
-    for block in blocks:
-        held = np.concatenate([held, block])
-        if len(held) >= SAMPLE_RATE:
-            whole = len(held) // _BLOCK * _BLOCK
-            yield held[:whole]
-            held = held[whole:]
-    if len(held):
-        yield held
 
 
 def _levels(waveform: np.ndarray) -> np.ndarray:

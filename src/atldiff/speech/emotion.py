@@ -11,6 +11,7 @@ from torch import nn
 from atldiff.errors import ModelError
 from atldiff.options import EMOTIONS
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.blocks import regrouped
 from atldiff.speech.whisper import LAYER_SIZE, MAX_SECONDS, WhisperEncoder
 
 NEUTRAL = "neutral"
@@ -133,7 +134,7 @@ def voiced_sound(blocks: Iterable[np.ndarray]) -> np.ndarray:
 def _audible_frames(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """(N, samples of 20 ms): the seconds that are not silent, two minutes at most."""
     heard: list[np.ndarray] = []
-    for second in _whole_seconds(blocks):
+    for second in _seconds(blocks):
         if float(np.abs(second).max()) > _SILENCE_RMS:
             heard.append(second)
         if len(heard) == _MAX_READ_SECONDS:
@@ -142,16 +143,10 @@ def _audible_frames(blocks: Iterable[np.ndarray]) -> np.ndarray:
     return samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
 
 
-def _whole_seconds(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _seconds(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The same samples in blocks of one second; the last may be shorter."""
-    waiting = np.zeros(0, dtype=np.float32)
-    for block in blocks:
-        waiting = np.concatenate([waiting, block])
-        while len(waiting) >= SAMPLE_RATE:
-            yield waiting[:SAMPLE_RATE]
-            waiting = waiting[SAMPLE_RATE:]
-    if len(waiting):
-        yield waiting
+    for whole in regrouped(blocks, SAMPLE_RATE, SAMPLE_RATE):
+        yield from np.split(whole, range(SAMPLE_RATE, len(whole), SAMPLE_RATE))
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from atldiff.media.sound import (
     stated_duration,
 )
 from atldiff.speech import SAMPLE_RATE
+from atldiff.speech.blocks import regrouped
 from atldiff.speech.loudness import LoudnessMeter, levelled
 from atldiff.speech.mixing import mixed, mono_weights, track_weights
 
@@ -262,7 +263,7 @@ class Speech:
 
     def _read(self, sample_rate: int, weights: np.ndarray) -> Iterator[np.ndarray]:
         parts = (_with_channels(part.samples, self.channels) for part in self._parts())
-        blocks: Iterator[np.ndarray] = _joined(mixed(samples, weights) for samples in parts)
+        blocks: Iterator[np.ndarray] = regrouped((mixed(samples, weights) for samples in parts), BLOCK_SAMPLES)
         if sample_rate != self.sample_rate:
             blocks = resampled(blocks, self.sample_rate, sample_rate)
         missing = round(Fraction(self.num_samples * sample_rate, self.sample_rate))
@@ -325,20 +326,6 @@ def _with_channels(samples: np.ndarray, channels: int) -> np.ndarray:
     if len(samples) == channels:
         return samples
     return np.repeat(samples.mean(axis=0, keepdims=True), channels, axis=0)
-
-
-def _joined(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same samples in blocks of at least ``BLOCK_SAMPLES``, but for the last."""
-    waiting: list[np.ndarray] = []
-    count = 0
-    for block in blocks:
-        waiting.append(block)
-        count += block.shape[1]
-        if count >= BLOCK_SAMPLES:
-            yield np.concatenate(waiting, axis=1)
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting, axis=1)
 
 
 def resampled(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
