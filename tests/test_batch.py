@@ -16,7 +16,7 @@ import torch
 
 from atldiff.cli import main
 from atldiff.errors import ATLDiffError, InputError, ModelError
-from atldiff.processes.workers import run_apart
+from atldiff.processes.workers import LostWorker, run_apart
 from atldiff.render.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, JobResult, read_jobs, run_batch
 
 torch.set_num_threads(1)
@@ -225,7 +225,7 @@ def die_or_square(number: int) -> int:
 def test_a_process_that_dies_takes_only_its_task() -> None:
     outcomes = dict(run_apart(die_or_square, range(6), workers=2))
     assert [outcomes[number] for number in (0, 1, 5)] == [0, 1, 25]
-    assert [type(outcomes[number]) for number in (2, 3, 4)] == [InputError, InputError, ATLDiffError]
+    assert [type(outcomes[number]) for number in (2, 3, 4)] == [LostWorker, InputError, ATLDiffError]
     assert "ended by signal 9" in str(outcomes[2])
     assert (str(outcomes[3]), str(outcomes[4])) == ("three", "ZeroDivisionError: four")
     with pytest.raises(InputError, match="workers is 0"):

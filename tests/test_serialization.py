@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from atldiff.errors import InputError, ModelError
 from atldiff.models.image_part import IMAGE_PARTS
 from atldiff.models.landmark_part import LANDMARK_PARTS
 from atldiff.pipeline import ATLDiffPipeline
+from atldiff.processes.locks import hold_lock
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
 from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig
 from atldiff.storage.files import read_json, write_atomically
@@ -271,3 +276,38 @@ def test_a_folder_is_locked_until_its_parts_are_put_aside(tmp_path: Path) -> Non
     with workplace(tmp_path, {}):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_ends_with_its_holder_alone(tmp_path: Path) -> None:
+    """A process that was begun meanwhile and lives on does not keep it."""
+    lock = tmp_path / "lock"
+    with hold_lock(lock, "it is in use", "expected patience"):
+        other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        other.start()
+        with (
+            pytest.raises(InputError, match=rf"it is in use \({os.getpid()} on .*\); expected patience"),
+            hold_lock(lock, "it is in use", "expected patience"),
+        ):
+            pass
+    try:
+        with subprocess.Popen([sys.executable, "-c", _HOLD, str(lock)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+            with pytest.raises(InputError, match=str(process.pid)), hold_lock(lock, "it is in use", ""):
+                pass
+            process.kill()
+        with hold_lock(lock, "it is in use", ""):
+            assert lock.read_text().startswith(f"{os.getpid()} on ")
+    finally:
+        other.kill()
+        other.join()
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from atldiff.processes.locks import hold_lock
+with hold_lock(Path(sys.argv[1]), "", ""):
+    print("held", flush=True)
+    time.sleep(60)
+"""

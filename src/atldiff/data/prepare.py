@@ -7,8 +7,7 @@ the lag of each clip and writes shards, index and card, always the same bytes fo
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, 
 from atldiff.errors import InputError, OutputError
 from atldiff.face.crop import PICTURE_SIZE
 from atldiff.media.files import frame_rate
+from atldiff.processes.workers import processors
+from atldiff.results import Progress
 from atldiff.speech import SAMPLE_RATE
 from atldiff.storage.files import write_atomically
 
@@ -40,8 +41,6 @@ SIZES = range(32, 1025, 16)
 
 _METHOD = 2
 """Of how lags are found; folders that were prepared by another one are gone through again."""
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def prepare(
 
 def _checked_workers(workers: int | None) -> int:
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors()
     if workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
     return workers

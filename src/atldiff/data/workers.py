@@ -3,15 +3,12 @@
 import contextlib
 import functools
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 
 from atldiff.data.parts import Task, Tools, make_part
 from atldiff.errors import ATLDiffError, InputError
-from atldiff.processes.workers import end_with_parent
+from atldiff.processes.workers import LostWorker, run_apart
 
 _MAX_FACES = 3
 _NICENESS = 5
@@ -25,34 +22,15 @@ def make_parts(tasks: Sequence[Task], workers: int) -> Iterator[None]:
         OutputError: a part cannot be written.
         ATLDiffError: a clip meets a fault of this program; the text names it.
     """
-    if not tasks:
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_begin) as pool:
-        try:
-            for future in as_completed([pool.submit(_make_part, task) for task in tasks]):
-                future.result()
-                yield
-        except BrokenProcessPool as error:
-            at_work = [task.clip.key for task in tasks if not task.part.exists()][:workers]
+    for number, outcome in run_apart(_make_part, tasks, workers):
+        if isinstance(outcome, LostWorker):
             raise InputError(
-                f"a worker process died at {' or '.join(at_work)}, perhaps for want of memory; what is done is kept: "
-                f"run again with fewer than {workers} workers"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _begin() -> None:
-    """Prepare a worker process: it waits behind other programs, computes in one thread, and ends with its parent."""
-    import torch
-
-    end_with_parent()
-    logging.getLogger("atldiff").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    with contextlib.suppress(AttributeError, OSError):
-        os.nice(_NICENESS)
+                f"a worker process died at {tasks[number].clip.key}, perhaps for want of memory; what is done is "
+                f"kept: run again with fewer than {workers} workers"
+            ) from outcome
+        if isinstance(outcome, ATLDiffError):
+            raise outcome
+        yield
 
 
 def _make_part(task: Task) -> None:
@@ -66,7 +44,14 @@ def _make_part(task: Task) -> None:
 
 @functools.cache
 def _tools() -> Tools:
+    """Of this worker process, which from now on waits behind other programs and computes in one thread."""
+    import torch
+
     from atldiff.data.sync import LagMeter, SyncMeter
     from atldiff.face.detection import FaceDetector
 
+    logging.getLogger("atldiff").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(_NICENESS)
     return Tools(FaceDetector(_MAX_FACES), LagMeter(), SyncMeter.from_package())

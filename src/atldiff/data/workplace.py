@@ -55,7 +55,7 @@ def workplace(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """
     parts = folder / PARTS_NAME
     parts.mkdir(parents=True, exist_ok=True)
-    with hold_lock(parts / _LOCK_NAME, f"another process is preparing {folder}; expected it to end first"):
+    with hold_lock(parts / _LOCK_NAME, f"another process is preparing {folder}", "expected it to end first"):
         remove_leftovers(folder)
         write_json(parts / _SETTINGS_NAME, settings)
         yield

@@ -19,6 +19,10 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+class LostWorker(InputError):
+    """A worker process died, for example for want of memory."""
+
+
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,7 +41,7 @@ def run_apart(
 
     Yields:
         (number of the task, what the function gave or the error that it raised), as tasks end. Where the process
-        died, for example for want of memory, that is an InputError too, and another process goes on with the rest.
+        died, that is a :class:`LostWorker`, and another process goes on with the rest.
 
     Raises:
         InputError: there are no workers.
@@ -105,7 +109,7 @@ class _Worker:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            return InputError(how_it_ended(self.process))
+            return LostWorker(how_it_ended(self.process))
 
     def end(self) -> None:
         self.pipe.close()

@@ -94,9 +94,8 @@ def run_batch(
     jobs = read_jobs(table, folder, str(model), device)
     try:
         (folder / RECORDS_NAME).mkdir(parents=True, exist_ok=True)
-        with hold_lock(
-            folder / RECORDS_NAME / _LOCK_NAME, f"another batch works in {folder}; expected it to end first"
-        ):
+        lock = folder / RECORDS_NAME / _LOCK_NAME
+        with hold_lock(lock, f"another batch works in {folder}", "expected it to end first"):
             _remove_leftovers(jobs)
             run = _Run(jobs, folder, progress, watch)
             run.do(_tasks(workers, ray_address, device))

@@ -114,8 +114,8 @@ class JobStore:
         try:
             _claim(self.folder)
             self.folder.chmod(0o700)
-            busy = f"another service works in {self.folder}; expected it to end first"
-            self._closing.enter_context(hold_lock(self.folder / _LOCK, busy))
+            busy = f"another service works in {self.folder}"
+            self._closing.enter_context(hold_lock(self.folder / _LOCK, busy, "expected it to end first"))
             for place in (self._jobs, self.live_folder):
                 place.mkdir(mode=0o700, exist_ok=True)
             self._database = sqlite3.connect(self.folder / _DATABASE, check_same_thread=False)

@@ -5,26 +5,20 @@ import copy
 import dataclasses
 import io
 import json
-import os
-import platform
 import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from atldiff.data.prepared import PreparedClips
 from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.processes.locks import hold_lock
 from atldiff.storage.files import write_atomically
 from atldiff.storage.parts import load_checkpoint
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # Windows has no such locks
 
 FOLDER_NAME = "checkpoints"
 BEST_NAME = "best.pt"
@@ -143,32 +137,13 @@ def lock_run(run: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((run / LOCK_NAME).open("a+"))
-            _take_lock(lock, run)
+            expected = "wait for its end, or train to another folder"
+            stack.enter_context(hold_lock(run / LOCK_NAME, f"{run} is in use by another process", expected))
             for path in (path for pattern in _LEFTOVERS for path in run.glob(pattern)):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write to {run}: {error.strerror or error}") from error
         yield
-
-
-def _take_lock(lock: TextIO, run: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        # Unlike flock's, these are not handed on to the processes that read the clips, which may outlive this one.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        lock.seek(0)
-        raise InputError(
-            f"{run} is in use by another process ({lock.read().strip() or 'unknown'}); "
-            "wait for its end, or train to another folder"
-        ) from error
-    except OSError:
-        return
-    lock.truncate(0)
-    lock.write(f"{os.getpid()} on {platform.node()}\n")
-    lock.flush()
 
 
 def check_same_part(stored: str, wanted: str, run: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from atldiff.errors import InputError
+from atldiff.processes.workers import processors
 from atldiff.training.engine.task import Batch, Task
 
 _MOST_WORKERS = 8
@@ -30,12 +31,11 @@ def start_draws(task: Task, numbers: range, rank: int, world: int, on_gpu: bool)
     Raises:
         InputError: the processes that draw cannot be started, or the data is broken.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     loader = DataLoader(
         _SharedDraws(task, rank, world),
         batch_size=None,
         sampler=numbers,
-        num_workers=max(1, min(_MOST_WORKERS, processors // world)) if on_gpu else 1,
+        num_workers=max(1, min(_MOST_WORKERS, processors() // world)) if on_gpu else 1,
         prefetch_factor=4,
         collate_fn=_as_it_is,
         worker_init_fn=_end_with_parent,
