@@ -211,6 +211,23 @@ def test_nothing_is_lit_but_as_the_portrait_is(kind: str) -> None:
             assert abs(own[0] - expected[0]) < 0.08 and own[1] > 0.3 * expected[1]
 
 
+def test_the_shadow_between_the_lips_goes_as_they_part() -> None:
+    face = closed_face()
+    even = np.full_like(portrait(face), 150)
+    frames = opened(face, [0.0, 1.0, 4.0, 8.0])
+    made = painted(even, face, frames)
+    column = round(SCALE * face[62, 0])
+    light = []
+    for frame, landmarks in zip(made, frames, strict=True):
+        above, below = (round(SCALE * landmarks[number, 1]) for number in (62, 66))
+        light.append((frame[above - 6 : above - 2, column].mean(), frame[below + 2 : below + 6, column].mean()))
+    upper, lower = np.array(light).T * 255 / 150
+    assert np.allclose([upper[0], lower[0]], 1, atol=0.01)
+    assert (np.diff(lower) >= -1e-3).all() and 1.1 < lower[-1] < 1.25
+    assert 1 < upper[-1] < lower[-1]
+    assert np.allclose(made[-1][round(SCALE * frames[-1][8, 1]) - 4, column], 150 / 255, atol=0.01)
+
+
 def test_what_is_painted_is_the_same_at_another_resolution() -> None:
     face = closed_face()
     frames = opened(face, [6.0])

@@ -37,6 +37,14 @@ _TEETH_FROM_MM = (0.9, 2.4)
 _LIP_SHADOW_MM = 0.8
 """How far lower teeth must stand out over the lip to be seen."""
 
+_SEAM_SHADE = ((0.06, 1.5), (0.21, 1.9))
+"""What the shadow of the shut seam takes from the upper and the lower lip's light at their edge, as a share of it,
+and over how many millimetres: parted lips do not have it. From 54 close-ups and 40 clips of LRW-AR, whose lips in the
+widest frames were held against what is painted of the most shut one."""
+
+_PARTED_MM = (0.8, 5.0)
+"""Local gap up to which that shadow stays, and from which on none of it is left."""
+
 _LIT_DEPTH_MM = 4.0
 LOWER_SHARE_OF_DROP = 0.97
 """How far lower teeth go with the jaw that the landmarks show."""
@@ -97,9 +105,12 @@ class MouthPainter:
         window = self._window(frames_F3HW, origin_F2, shapes.window_F2, self._half)
         place = _Place.of(window.places_Fhw2, shapes)
         flow = self._flow(window.places_Fhw2, place, flow_F2GG, shapes)
-        window.write(frames_F3HW, self._lips(window.places_Fhw2 + flow))
-        if bool((shapes.opening_F > 0).any()):
-            self._paint_inside(frames_F3HW, origin_F2, shapes)
+        lips = self._lips(window.places_Fhw2 + flow)
+        if not bool((shapes.opening_F > 0).any()):
+            window.write(frames_F3HW, lips)
+            return
+        window.write(frames_F3HW, lips * place.seam_light(self._mm)[:, None])
+        self._paint_inside(frames_F3HW, origin_F2, shapes)
 
     def cover(self, shapes: MouthShapes, places_Fhw2: torch.Tensor) -> torch.Tensor:
         """How much of each place, (F, h, w, 2) crop pixels, is seen between the lips: (F, 1, h, w) in [0, 1]."""
@@ -257,3 +268,15 @@ class _Place:
         shown = shown * smoothstep((gap / widest - _CORNER_SHARE[0]) / (_CORNER_SHARE[1] - _CORNER_SHARE[0]))
         within = (self.along > 0) & (self.along < 1)
         return (depth / (2 * soft_mm) + 0.5).clamp(0, 1) * shown * within
+
+    def seam_light(self, pixels_per_mm: float) -> torch.Tensor:
+        """By how much lips are brighter than where they touch: the shadow between them goes as they part."""
+        gap = (self.bottom - self.top) / pixels_per_mm
+        parted = smoothstep((gap - _PARTED_MM[0]) / (_PARTED_MM[1] - _PARTED_MM[0]))
+        parted = parted * ((self.along > 0) & (self.along < 1))
+        light = torch.ones_like(gap)
+        lips = (self.top - self.below, self.below - self.bottom)
+        for beyond, (share, reach) in zip(lips, _SEAM_SHADE, strict=True):
+            near = torch.exp(-(beyond / (pixels_per_mm * reach)).square()) * (beyond > 0)
+            light = light + share * parted * near
+        return light
