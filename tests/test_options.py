@@ -1,12 +1,18 @@
 """Options and configurations: what fits is taken in any numeric type, what does not is named."""
 
+import inspect
+from collections.abc import Callable
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 
+from atldiff.dub.options import DubArguments, DubOptions
 from atldiff.errors import InputError, ModelError
 from atldiff.image.unet import UNetConfig
 from atldiff.landmarks.generator import LandmarkGeneratorConfig
-from atldiff.options import GenerationOptions
+from atldiff.options import FramingOptions, GenerationOptions, OptionArguments, known_options
+from atldiff.pipeline import ATLDiffPipeline
 
 
 def test_numbers_of_any_kind_are_taken() -> None:
@@ -19,10 +25,12 @@ def test_numbers_of_any_kind_are_taken() -> None:
     ("name", "value"),
     [
         ("fps", "25"),
+        ("fps", True),
         ("fps", None),
         ("fps", float("nan")),
         ("fps", 0),
         ("steps", 2.5),
+        ("steps", True),
         ("steps", 0),
         ("steps", 65),
         ("seed", "1"),
@@ -42,6 +50,45 @@ def test_numbers_of_any_kind_are_taken() -> None:
 def test_what_does_not_fit_is_named(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         GenerationOptions(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value", "words"),
+    [
+        (FramingOptions, "face", 0, "1 to 1000"),
+        (FramingOptions, "face", True, "a whole number"),
+        (FramingOptions, "audio_track", 1001, "1 to 1000"),
+        (FramingOptions, "max_size", 63, "64 to 4096 pixels"),
+        (FramingOptions, "max_size", "big", "a whole number"),
+        (DubOptions, "background", 1.1, "0 to 1"),
+        (DubOptions, "longer", "hol", "did you mean hold"),
+        (DubOptions, "face", -1, "1 to 1000"),
+    ],
+)
+def test_what_does_not_fit_another_table_is_named_with_what_does(
+    table: type, name: str, value: object, words: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{name}.*{value}.*{words}") as refused:
+        table(**{name: value})
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize(
+    ("way", "arguments", "tables", "left"),
+    [
+        (ATLDiffPipeline.stream, OptionArguments, (GenerationOptions, FramingOptions), {"badge"}),
+        (ATLDiffPipeline.dub, DubArguments, (DubOptions,), set()),
+    ],
+)
+def test_python_takes_what_the_tables_hold(
+    way: Callable, arguments: type, tables: tuple[type, ...], left: set[str]
+) -> None:
+    taken = inspect.signature(way).parameters
+    for name, (about, default) in [pair for table in tables for pair in known_options(table).items()]:
+        if name not in left:
+            assert name in get_type_hints(arguments)
+            unstated = about.kind is not bool and (about.absent or about.optional)
+            assert taken[name].default == (None if unstated else default), name
 
 
 @pytest.mark.parametrize(

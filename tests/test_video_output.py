@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from atldiff.errors import InputError, OutputError
-from atldiff.media.framing import DEFAULT_MAX_SIZE
 from atldiff.media.writer import VideoWriter, check_output
+from atldiff.options import DEFAULT_MAX_SIZE
 from atldiff.speech.waveform import Speech
 from media_files import click, sine, unsigned_content, write_sound, write_video
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from atldiff.errors import InputError, OutputError
-from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
+from atldiff.options import FramingOptions, GenerationOptions, known_options
 
 LINE_EVERY_S = 5.0
 
@@ -88,69 +88,41 @@ def open_pipeline(arguments: argparse.Namespace) -> Iterator[Any]:
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """How the face moves, which face it is, and the model."""
-    add = parser.add_argument
-    add(
-        "--fps",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.fps,
-        help="frames per second (default: %(default)g)",
-    )
-    add("--steps", metavar="N", type=int, help="sampler steps (default: the model's own)")
-    add("--seed", metavar="N", type=int, help="the same seed gives the same frames (default: drawn from the inputs)")
-    add(
-        "--emotion",
-        metavar="NAME",
-        default=GenerationOptions.emotion,
-        help=f"{', '.join(EMOTIONS)}, or {AUTO_EMOTION} to hear it from the speech (default: %(default)s)",
-    )
-    add(
-        "--intensity",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.intensity,
-        help="strength of the expression, 0 to 1 (default: %(default)g)",
-    )
-    add(
-        "--head-motion",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.head_motion,
-        help="strength of the head's own motion, 0 to 1 (default: %(default)g)",
-    )
-    add(
-        "--blink",
-        choices=BLINKS,
-        default=GenerationOptions.blink,
-        help="whether the eyes blink (default: %(default)s)",
-    )
+    for name in _GENERATION:
+        if name not in _OF_THE_FACE:
+            add_option(parser, GenerationOptions, name)
     add_face_options(parser)
-    add("--crop-only", action="store_true", help="write the square crop of the face (default: the portrait)")
-    add("--max-size", metavar="N", type=int, help="longest side of the video in pixels, 64 to 4096 (default: 1920)")
-    add(
-        "--aspect",
-        metavar="W:H",
-        help="cut the portrait to 9:16, 1:1, 16:9 … around the face (default: its own shape)",
-    )
-    add(
-        "--background",
-        metavar="COLOUR",
-        help="behind a transparent portrait: a colour, blur or keep (default: mid-grey)",
-    )
+    for name in _FRAMING:
+        if name not in _OF_THE_FACE:
+            add_option(parser, FramingOptions, name)
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Which face speaks, how far its mouth moves, and what makes it."""
-    add = parser.add_argument
-    add(
-        "--mouth",
-        metavar="X",
-        type=float,
-        default=GenerationOptions.mouth,
-        help="how far the mouth moves, 0 to 1.5 (default: %(default)g)",
-    )
-    add("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
-    add("--face", metavar="N", type=int, help="which face, from 1 at the left (default: the largest)")
+    add_option(parser, GenerationOptions, "mouth")
+    parser.add_argument("--model", metavar="DIR", help="folder of a model (default: the one in the package)")
+    add_option(parser, FramingOptions, "face")
+
+
+def add_option(parser: argparse.ArgumentParser, table: type, name: str) -> None:
+    """An option of one of the tables of :mod:`atldiff.options`; what is left out is its default, or None."""
+    about, default = known_options(table)[name]
+    shown = about.absent or ("%(default)g" if about.is_number else "%(default)s")
+    more: dict[str, Any] = {"help": f"{about.help.format(range=about.range)} (default: {shown})"}
+    if about.kind is bool:
+        more |= {"action": "store_true"}
+    else:
+        more |= {"default": None if about.absent else default}
+        is_closed = about.choices and about.shown is None
+        more |= {"choices": about.choices} if is_closed else {"metavar": about.shown or _METAVARS[about.kind]}
+        more |= {"type": about.kind} if about.is_number else {}
+    parser.add_argument(f"--{name.replace('_', '-')}", **more)
+
+
+_METAVARS = {int: "N", float: "X"}
+_GENERATION = [name for name in known_options(GenerationOptions) if name != "look_ahead_s"]
+_FRAMING = [name for name in known_options(FramingOptions) if name not in ("audio_track", "badge")]
+_OF_THE_FACE = ("mouth", "face")
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,12 +131,9 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: a value is out of range.
     """
-    names = ("fps", "emotion", "intensity", "head_motion", "blink", "mouth")
-    options = {name: getattr(arguments, name) for name in names}
-    given = {name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None}
-    GenerationOptions(**options, **given)
-    framing = ("face", "crop_only", "max_size", "aspect", "background")
-    return options | {name: getattr(arguments, name) for name in ("steps", "seed", *framing)}
+    options = {name: getattr(arguments, name) for name in _GENERATION}
+    GenerationOptions(**{name: value for name, value in options.items() if value is not None})
+    return options | {name: getattr(arguments, name) for name in _FRAMING}
 
 
 def check_folder(path: Path) -> None:

@@ -5,9 +5,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from atldiff.cli.common import ProgressBar, add_face_options, open_pipeline, parent_folder
+from atldiff.cli.common import ProgressBar, add_face_options, add_option, open_pipeline, parent_folder
 from atldiff.cli.generate import STANDARD_INPUT, add_output_options, add_places, places_of, spoken_input
-from atldiff.dub.options import LONGER, SHORTER, DubOptions
+from atldiff.dub.options import DubOptions
 from atldiff.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -25,27 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("inputs", metavar="V S OUT", nargs="*", help="video, speech and output, in this order, as far as not named")
     add("-i", "--video", metavar="V", help="a video with a face in it")
     add_places(parser)
-    add(
-        "--longer",
-        choices=LONGER,
-        default=DubOptions.longer,
-        help="for a speech longer than the video: play the last second to and fro, begin anew, or refuse "
-        "(default: %(default)s)",
-    )
-    add(
-        "--shorter",
-        choices=SHORTER,
-        default=DubOptions.shorter,
-        help="for a shorter one: keep the rest of the video with the mouth at rest, or cut it off "
-        "(default: %(default)s)",
-    )
-    add(
-        "--background",
-        metavar="X",
-        type=float,
-        default=DubOptions.background,
-        help="how loud the video's own sound is under the speech, 0 to 1 (default: %(default)g)",
-    )
+    for name in ("longer", "shorter", "background"):
+        add_option(parser, DubOptions, name)
     add_face_options(parser)
     add_output_options(parser)
 

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.cli.common import ProgressBar, add_generation_options, generation_options, open_pipeline, parent_folder
+from atldiff.cli.common import (
+    ProgressBar,
+    add_generation_options,
+    add_option,
+    generation_options,
+    open_pipeline,
+    parent_folder,
+)
 from atldiff.errors import InputError
-from atldiff.options import AUTO_EMOTION
+from atldiff.options import AUTO_EMOTION, FramingOptions
 
 if TYPE_CHECKING:
     from atldiff.render.video import RenderReport
@@ -53,10 +60,10 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Which sound is taken, and how the video is written and signed."""
     add = parser.add_argument
-    add("--audio-track", metavar="N", type=int, help="which sound track, from 1 (default: the file's own default)")
+    add_option(parser, FramingOptions, "audio_track")
     add("--crf", metavar="X", type=float, help="quality, 0 (best) to 51, .webm 63 (default: 18, .webm 24)")
     add("--no-clobber", action="store_true", help="leave a file that exists as it is (default: it is replaced)")
-    add("--badge", action="store_true", help="show on every frame that the video is made by AI (default: no)")
+    add_option(parser, FramingOptions, "badge")
     add("--sign-cert", metavar="PEM", type=Path, help="your certificate chain (default: self-signed, made for you)")
     add(
         "--sign-key", metavar="PEM", type=Path, help="its private key (default: that of the certificate made for you)"

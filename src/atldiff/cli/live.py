@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atldiff.cli.common import add_generation_options, generation_options, open_pipeline
 from atldiff.errors import InputError
-from atldiff.options import SAMPLE_FORMATS
+from atldiff.options import SAMPLE_FORMATS, GenerationOptions, known_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write a marked video with the sound (default: frames to standard output)",
     )
-    add("--look-ahead", metavar="X", type=float, default=0.2, help="seconds, 0.08 to 1 (default: %(default)g)")
+    look_ahead, _ = known_options(GenerationOptions)["look_ahead_s"]
+    text = f"seconds, {look_ahead.range} (default: %(default)g)"
+    add("--look-ahead", metavar="X", type=float, default=0.2, help=text)
     add(
         "--max-delay",
         metavar="X",

@@ -1,9 +1,9 @@
-"""Options of a dub, checked in one place before any work is done. Costs no heavy import."""
+"""Options of a dub, of the one table of options. Costs no heavy import."""
 
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from dataclasses import dataclass, field
+from typing import TypedDict
 
-from atldiff.errors import InputError
+from atldiff.options import FACE, check_options, option
 
 LONGER = ("hold", "loop", "error")
 SHORTER = ("keep", "cut")
@@ -23,33 +23,30 @@ class DubArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class DubOptions:
-    """How a video is dubbed.
+    """How a video is dubbed."""
 
-    Attributes:
-        longer: what is shown when the speech is longer than the video: ``hold`` plays its last second to and fro,
-            ``loop`` begins it anew, ``error`` refuses.
-        shorter: what, when it is shorter: ``keep`` shows the mouth at rest to the end, ``cut`` ends with the speech.
-        background: how loud the video's own sound is under the speech, 0 (not at all) to 1.
-        face: which face of the first frame that shows one, from 1 at the left; the largest if None.
-    """
-
-    longer: str = "hold"
-    shorter: str = "keep"
-    background: float = 0.0
-    face: int | None = None
+    longer: str = option(
+        LONGER[0],
+        str,
+        "for a speech longer than the video: play the last second to and fro, begin anew, or refuse",
+        description="What is shown when the speech is longer than the video (mode dub).",
+        choices=LONGER,
+    )
+    shorter: str = option(
+        SHORTER[0],
+        str,
+        "for a shorter one: keep the rest of the video with the mouth at rest, or cut it off",
+        description="What, when it is shorter (mode dub).",
+        choices=SHORTER,
+    )
+    background: float = option(
+        0.0,
+        float,
+        "how loud the video's own sound is under the speech, {range}",
+        description="How loud the video's own sound stays (mode dub).",
+        most=1,
+    )
+    face: int | None = field(default=None, metadata={"about": FACE})
 
     def __post_init__(self) -> None:
-        for name, known in (("longer", LONGER), ("shorter", SHORTER)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected {', '.join(known[:-1])} or {known[-1]}", name
-                )
-        object.__setattr__(self, "background", _share("background", self.background))
-        if self.face is not None and (isinstance(self.face, bool) or not isinstance(self.face, int) or self.face < 1):
-            raise InputError(f"face is {self.face!r}; expected 1 or more, counted from the left", "face")
-
-
-def _share(name: str, value: Any) -> float:
-    if isinstance(value, bool | str) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}; expected 0 to 1", name)
-    return float(value)
+        check_options(self)

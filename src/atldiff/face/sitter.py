@@ -13,9 +13,9 @@ from PIL import Image
 from atldiff.errors import FaceError, at_fault
 from atldiff.face.kinds import covering
 from atldiff.face.portrait import MIN_FACE_SIZE, Judge, load_portrait, select_face
-from atldiff.media.framing import DEFAULT_MAX_SIZE, aspect_ratio, check_max_size
+from atldiff.media.framing import aspect_ratio
 from atldiff.media.pictures import reduced
-from atldiff.options import GenerationOptions
+from atldiff.options import DEFAULT_MAX_SIZE, FramingOptions, GenerationOptions
 
 _SEEDS = 1_000_000
 
@@ -65,7 +65,7 @@ def read_sitter(
         InputError: it cannot be read, or an argument cannot be used.
         FaceError: no usable face, or one that does not fit into the shape.
     """
-    check_max_size(max_size)
+    FramingOptions(max_size=max_size)
     shape = aspect_ratio(aspect)
     with at_fault("portrait"):
         picture = load_portrait(portrait, detector, background)
@@ -86,7 +86,7 @@ def fit_size(picture: np.ndarray, landmarks: np.ndarray, max_size: int | None) -
     Raises:
         InputError: ``max_size`` is out of range.
     """
-    check_max_size(max_size)
+    FramingOptions(max_size=max_size)
     most, longest = max_size or DEFAULT_MAX_SIZE, max(picture.shape[:2])
     least = min(longest, math.ceil(longest * MIN_FACE_SIZE / float(np.ptp(landmarks, axis=0).max())))
     if least > most:

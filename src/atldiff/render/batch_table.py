@@ -3,34 +3,21 @@
 import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atldiff.errors import InputError
-from atldiff.media.framing import NAMES, check_framing
-from atldiff.options import GenerationOptions
+from atldiff.media.framing import check_framing
+from atldiff.options import FramingOptions, GenerationOptions, known_options
 
 RECORDS_NAME = ".atldiff-batch"
 """Folder, inside that of the videos, with what each was made from."""
 
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    "fps": float,
-    "steps": int,
-    "seed": int,
-    "intensity": float,
-    "head_motion": float,
-    "mouth": float,
-    "look_ahead_s": float,
-    "face": int,
-    "max_size": int,
-    "audio_track": int,
-}
-_TEXTS = ("emotion", "blink", "aspect", "background")
+_FRAMING = known_options(FramingOptions)
+_OPTIONS = {name: about for name, (about, _) in (known_options(GenerationOptions) | _FRAMING).items()}
 _TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_SWITCHES = ("crop_only", "badge")
-_OPTIONS = (*_NUMBERS, *_TEXTS, *_SWITCHES)
 COLUMNS = ("portrait", "speech", "output", *_OPTIONS)
 
 _DELIMITERS = ",;\t"
@@ -213,18 +200,20 @@ def _output_name(text: str) -> PurePosixPath | None:
 
 
 def _checked_options(given: dict[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {name: given[name] for name in _TEXTS if given[name]}
-    for name, read in _NUMBERS.items():
-        if given[name]:
-            try:
-                options[name] = read(given[name])
-            except ValueError as error:
-                raise InputError(f"its {name} is {given[name]!r}; expected a number") from error
-    for name in filter(given.get, _SWITCHES):
-        if given[name].lower() not in _TRUTHS:
-            raise InputError(f"its {name} is {given[name]!r}; expected yes or no")
-        options[name] = _TRUTHS[given[name].lower()]
-    framing = {name: value for name, value in options.items() if name in NAMES}
-    check_framing(**framing)
-    GenerationOptions(**{name: value for name, value in options.items() if name not in (*framing, *_SWITCHES)})
+    options = {name: _read(name, given[name]) for name in _OPTIONS if given[name]}
+    check_framing(**{name: value for name, value in options.items() if name in _FRAMING})
+    GenerationOptions(**{name: value for name, value in options.items() if name not in _FRAMING})
     return options
+
+
+def _read(name: str, cell: str) -> Any:
+    """The value in a cell of an option."""
+    about = _OPTIONS[name]
+    if about.kind is bool:
+        if cell.lower() not in _TRUTHS:
+            raise InputError(f"its {name} is {cell!r}; expected yes or no")
+        return _TRUTHS[cell.lower()]
+    try:
+        return about.kind(cell)
+    except ValueError as error:
+        raise InputError(f"its {name} is {cell!r}; expected a number") from error

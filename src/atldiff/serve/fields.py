@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from atldiff.dub.options import LONGER, SHORTER, DubOptions
+from atldiff.dub.options import DubOptions
 from atldiff.errors import InputError
-from atldiff.media.framing import DEFAULT_MAX_SIZE, NAMES, SIZES, check_framing
-from atldiff.options import AUTO_EMOTION, BLINKS, EMOTIONS, GenerationOptions
+from atldiff.media.framing import check_framing
+from atldiff.options import FramingOptions, GenerationOptions, known_options
 from atldiff.serve.problems import Problem, problem_of
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
@@ -48,103 +48,63 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option: how it is read, and its JSON schema."""
+    """One option: how it is read and checked, its JSON schema, and its name in Python."""
 
     read: Callable[[Any], Any]
+    check: Callable[..., object]
     schema: dict[str, Any]
-
-
-def _range(kind: str, least: float, most: float, default: float | None, description: str) -> dict[str, Any]:
-    schema = {"type": kind, "minimum": least, "maximum": most, "description": description}
-    return schema if default is None else schema | {"default": default}
-
-
-def _choice(known: tuple[str, ...], description: str) -> dict[str, Any]:
-    return {"type": "string", "enum": [*known], "default": known[0], "description": description}
+    keyword: str
 
 
 MODES = ("portrait", "dub")
 """What is made: a talking portrait, or a video that says something else."""
 
-_DEFAULT = GenerationOptions
+_READ: dict[type, tuple[Callable[[Any], Any], str]] = {
+    float: (_number, "number"),
+    int: (_whole, "integer"),
+    bool: (_truth, "boolean"),
+    str: (_text, "string"),
+}
+"""How values of a kind are read, and what JSON calls the kind."""
 
-OPTIONS: dict[str, Option] = {
-    "fps": Option(_number, _range("number", 1, 120, _DEFAULT.fps, "Frames per second.")),
-    "steps": Option(_whole, _range("integer", 1, 64, None, "Sampler steps; the model's own number if left out.")),
-    "seed": Option(
-        _whole,
-        _range(
-            "integer", 0, 2**40 - 1, None, "The same seed gives the same frames; drawn from the inputs if left out."
-        ),
-    ),
-    "emotion": Option(
-        _text,
-        {
-            "type": "string",
-            "enum": [*EMOTIONS, AUTO_EMOTION],
-            "default": _DEFAULT.emotion,
-            "description": f"Expression on the face; {AUTO_EMOTION} hears it from the speech (not live).",
-        },
-    ),
-    "intensity": Option(_number, _range("number", 0, 1, _DEFAULT.intensity, "Strength of the expression.")),
-    "head_motion": Option(
-        _number, _range("number", 0, 1, _DEFAULT.head_motion, "Strength of the head's own motion; 0 is still.")
-    ),
-    "blink": Option(
-        _text,
-        {"type": "string", "enum": [*BLINKS], "default": _DEFAULT.blink, "description": "Whether the eyes blink."},
-    ),
-    "mouth": Option(_number, _range("number", 0, 1.5, _DEFAULT.mouth, "How far the mouth moves; 1 as predicted.")),
-    "face": Option(
-        _whole,
-        {"type": "integer", "minimum": 1, "description": "Which face, from 1 at the left; the largest if left out."},
-    ),
-    "crop_only": Option(
-        _truth,
-        {
-            "type": "boolean",
-            "default": False,
-            "description": "Give the square crop of the face, not the whole portrait.",
-        },
-    ),
-    "max_size": Option(_whole, _range("integer", *SIZES, DEFAULT_MAX_SIZE, "Longest side of the video in pixels.")),
-    "aspect": Option(
-        _text,
-        {"type": "string", "description": "Cut the portrait to this shape around the face: 9:16, 1:1, 16:9 …"},
-    ),
-    "background": Option(
-        _text,
-        {
-            "type": "string",
-            "description": "Behind a transparent portrait: a colour, blur or keep; mid-grey if left out.",
-        },
-    ),
-    "audio_track": Option(
-        _whole,
-        {"type": "integer", "minimum": 1, "description": "Which sound track of the speech, from 1; its own default."},
-    ),
-    "badge": Option(
-        _truth, {"type": "boolean", "default": False, "description": "Show on every frame that it is AI-generated."}
-    ),
+
+def _option(table: type, name: str, check: Callable[..., object]) -> Option:
+    """An option of one of the tables of :mod:`atldiff.options`."""
+    about, default = known_options(table)[name]
+    read, kind = _READ[about.kind]
+    schema: dict[str, Any] = {"type": kind, "description": about.described()}
+    schema |= {"minimum": about.least, "maximum": about.most} if about.is_number else {}
+    schema |= {"enum": [*about.choices]} if about.choices else {}
+    schema |= {"default": default} if about.kind is bool or not about.absent else {}
+    return Option(read, check, schema, name)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise InputError(f"expected {' or '.join(MODES)}")
+
+
+_MODE: dict[str, Any] = {
+    "type": "string",
+    "enum": [*MODES],
+    "default": MODES[0],
+    "description": "dub keeps a video's motion, and changes what its mouth says.",
+}
+_TALKING = {
+    name: _option(GenerationOptions, name, GenerationOptions)
+    for name in known_options(GenerationOptions)
+    if name != "look_ahead_s"
+} | {name: _option(FramingOptions, name, check_framing) for name in known_options(FramingOptions)}
+_DUBBING = {
+    public: _option(DubOptions, name, DubOptions)
+    for public, name in (("longer", "longer"), ("shorter", "shorter"), ("old_sound", "background"))
 }
 
-LIVE_OPTIONS = {name: option for name, option in OPTIONS.items() if name not in ("badge", "audio_track")}
-"""Of a live session."""
-
-_DUBBING: dict[str, Option] = {
-    "longer": Option(_text, _choice(LONGER, "What is shown when the speech is longer than the video (mode dub).")),
-    "shorter": Option(_text, _choice(SHORTER, "What, when it is shorter (mode dub).")),
-    "old_sound": Option(
-        _number, _range("number", 0, 1, DubOptions.background, "How loud the video's own sound stays (mode dub).")
-    ),
-}
-_NAMES = {"old_sound": "background"}
-"""What options are called in Python, where that is something else."""
-
-OPTIONS |= {
-    "mode": Option(_text, _choice(MODES, "dub keeps a video's motion, and changes what its mouth says."))
-} | _DUBBING
+OPTIONS = _TALKING | {"mode": Option(_text, _check_mode, _MODE, "mode")} | _DUBBING
 """Of a video."""
+
+LIVE_OPTIONS = {name: option for name, option in _TALKING.items() if name not in ("badge", "audio_track")}
+"""Of a live session."""
 
 _OF_DUBS = {"mode", "mouth", "face", "audio_track", "badge", *_DUBBING}
 
@@ -164,15 +124,16 @@ def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTION
             expected = ", ".join(known)
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown option; expected one of {expected}", name[:80])
         try:
-            options[name] = _checked(name, option.read(value))
+            options[name] = option.read(value)
+            option.check(**{option.keyword: options[name]})
         except InputError as error:
             text = str(error) if error.field == name else f"{name} is {str(value)[:80]!r}; {error}"
             raise problem_of(InputError(text), name) from error
-    _check_mode(options)
+    _check_fit(options)
     return options
 
 
-def _check_mode(options: Mapping[str, Any]) -> None:
+def _check_fit(options: Mapping[str, Any]) -> None:
     """Raise Problem for an option that has nothing to do with what is to be made."""
     is_dub = options.get("mode") == MODES[1]
     for name in options:
@@ -180,16 +141,3 @@ def _check_mode(options: Mapping[str, Any]) -> None:
             mode = MODES[is_dub]
             detail = f"{name} has nothing to do with mode {mode}; expected none"
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, name)
-
-
-def _checked(name: str, value: Any) -> Any:
-    if name in NAMES:
-        check_framing(**{name: value})
-    elif name == "mode":
-        if value not in MODES:
-            raise InputError(f"expected {' or '.join(MODES)}")
-    elif name in _DUBBING:
-        DubOptions(**{_NAMES.get(name, name): value})
-    elif name not in ("crop_only", "badge"):
-        GenerationOptions(**{name: value})
-    return value
