@@ -14,7 +14,7 @@ from atldiff.image.mouth.anatomy import LOWER, UPPER, Row, draw_row
 from atldiff.image.mouth.geometry import MouthGeometry
 from atldiff.image.mouth.light import MouthLight, gaussian_blur, luma, mouth_light
 from atldiff.image.mouth.own import OwnTeeth, PortraitReader, Seen
-from atldiff.image.warp import smoothstep
+from atldiff.ramps import smoothstep
 
 EXTENT_MM = (36.0, 18.0, 24.0)
 """How far the pictures reach to either side of the middle of the seam, above it and below it."""

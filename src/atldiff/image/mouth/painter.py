@@ -10,7 +10,7 @@ from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.image.mouth.atlas import MouthAtlas, make_atlas, sample_atlas
 from atldiff.image.mouth.geometry import WINDOW_HALF_MM, MouthGeometry, MouthShapes, edge_height
 from atldiff.image.mouth.light import luma
-from atldiff.image.warp import smoothstep
+from atldiff.ramps import smoothstep
 
 _FADE_MM = 7.0
 """Over how many millimetres the lips' own flow fades into the face's at the window's border."""
