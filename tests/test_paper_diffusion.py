@@ -21,7 +21,7 @@ from atldiff.image.paper_unet import PaperDiffusionUNet, PaperUNetConfig
 from atldiff.image.resnet import ResNet50
 from atldiff.image.sampler import ddim_sample, ddim_signal, ddim_state, ddim_timesteps
 from atldiff.image.warp import warp
-from atldiff.models.image_part import load_image_network
+from atldiff.models.registry import load_image_network
 from atldiff.options import EMOTIONS
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.storage.parts import save_part

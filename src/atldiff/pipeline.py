@@ -23,8 +23,8 @@ from atldiff.live.face import LiveFace
 from atldiff.live.session import LiveSession, check_live
 from atldiff.media.files import frame_rate
 from atldiff.media.film import Film
-from atldiff.models.landmark_part import LANDMARK_PARTS
 from atldiff.models.pretrained import PretrainedPipeline
+from atldiff.models.registry import LANDMARK_GENERATORS
 from atldiff.motion.living import Motion
 from atldiff.options import AUTO_EMOTION, GenerationArguments, GenerationOptions, MotionArguments, OptionArguments
 from atldiff.results import FrameStream, Progress, TalkingHead
@@ -374,5 +374,5 @@ class ATLDiffPipeline(PretrainedPipeline):
         encoder, generator = self.speech_encoder, self.landmark_generator
         if options.look_ahead_s and self.streaming:
             encoder, generator = self.streaming
-        motion_class = LANDMARK_PARTS[type(generator).__name__].motion
+        motion_class = LANDMARK_GENERATORS[type(generator).__name__].motion
         return motion_class(encoder, generator, identity, threshold, options)

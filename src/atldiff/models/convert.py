@@ -20,7 +20,7 @@ from torch import nn
 
 from atldiff.errors import InputError, ModelError, OutputError
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
-from atldiff.models.landmark_part import LANDMARK_FOLDER, WAV2VEC2_FOLDER, load_landmark_part
+from atldiff.models.registry import LANDMARK_FOLDER, WAV2VEC2_FOLDER, load_landmark_part
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.storage.files import read_json, write_json
 from atldiff.storage.parts import CONFIG_NAME, load_checkpoint, load_config, save_part
@@ -84,7 +84,10 @@ def load_landmark_parts(folder: Path) -> tuple[Wav2Vec2Encoder, KFusionGenerator
         InputError: transformers is not installed.
         ModelError: a part is missing or corrupt.
     """
-    return load_landmark_part(folder, WAV2VEC2_FOLDER)
+    encoder, generator = load_landmark_part(folder, WAV2VEC2_FOLDER)
+    if not (isinstance(encoder, Wav2Vec2Encoder) and isinstance(generator, KFusionGenerator)):
+        raise ModelError(f"{folder} holds a {type(generator).__name__}; expected a converted KFusionGenerator")
+    return encoder, generator
 
 
 def _read_checkpoint(path: Path) -> State:

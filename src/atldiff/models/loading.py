@@ -3,34 +3,35 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from atldiff._version import __version__
 from atldiff.errors import ModelError
 from atldiff.image.animators import ImageNetwork
 from atldiff.landmarks.generator import LandmarkGenerator
-from atldiff.landmarks.kfusion import KFusionGenerator
-from atldiff.models.image_part import UNET_FOLDER, load_image_network
-from atldiff.models.landmark_part import (
+from atldiff.models.registry import (
     DISTILLED_FOLDER,
+    EMOTION_CLASSIFIER,
+    EMOTION_FOLDER,
     LANDMARK_FOLDER,
     STREAMING_FOLDER,
+    UNET_FOLDER,
     WAV2VEC2_FOLDER,
     WHISPER,
+    AnyLandmarkGenerator,
     SpeechEncoder,
+    load_image_network,
     load_landmark_part,
+    load_streaming_part,
 )
 from atldiff.options import GenerationOptions
 from atldiff.speech.distilled import DistilledEncoder
-from atldiff.speech.emotion import EmotionClassifier, EmotionClassifierConfig
+from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
 from atldiff.storage.files import read_json, write_atomically, write_json
-from atldiff.storage.parts import WEIGHTS_FOLDER, check_model_folder, load_part, make_config, save_part
+from atldiff.storage.parts import WEIGHTS_FOLDER, check_model_folder, make_config, save_part
 
 DEFAULT_MODEL = "compact"
 INDEX_NAME = "model_index.json"
-
-_EMOTION_FOLDER = "emotion_classifier"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Model:
     """
 
     speech_encoder: SpeechEncoder
-    landmark_generator: LandmarkGenerator | KFusionGenerator
+    landmark_generator: AnyLandmarkGenerator
     unet: ImageNetwork
     emotion_classifier: EmotionClassifier
     config: PipelineConfig
@@ -107,9 +108,9 @@ def load_model(name_or_dir: str | Path, class_name: str) -> Model:
     return Model(
         speech_encoder=encoder,
         landmark_generator=generator,
-        streaming=load_landmark_part(folder / STREAMING_FOLDER, name) if name else None,
+        streaming=load_streaming_part(folder, name) if name else None,
         unet=load_image_network(folder),
-        emotion_classifier=load_part(folder / _EMOTION_FOLDER, EmotionClassifier, EmotionClassifierConfig),
+        emotion_classifier=EMOTION_CLASSIFIER.load(folder / EMOTION_FOLDER),
         config=config,
         notices={path.relative_to(folder): path.read_text() for path in folder.rglob("*.md")},
     )
@@ -125,14 +126,14 @@ def save_model(model: Model, folder: Path, class_name: str) -> None:
     if isinstance(encoder, Wav2Vec2Encoder) and config.speech_encoder == WAV2VEC2_FOLDER:
         encoder.save_pretrained(folder / WAV2VEC2_FOLDER)
     save_part(folder / UNET_FOLDER, model.unet, model.unet.config)
-    save_part(folder / _EMOTION_FOLDER, model.emotion_classifier, model.emotion_classifier.config)
+    save_part(folder / EMOTION_FOLDER, model.emotion_classifier, model.emotion_classifier.config)
     for path, text in model.notices.items():
         write_atomically(folder / path, text.encode())
     about = {"_class_name": class_name, "_atldiff_version": __version__}
     write_json(folder / INDEX_NAME, about | asdict(config))
 
 
-def _landmark_parts(model: Model, folder: Path) -> Iterator[tuple[Path, SpeechEncoder, Any]]:
+def _landmark_parts(model: Model, folder: Path) -> Iterator[tuple[Path, SpeechEncoder, AnyLandmarkGenerator]]:
     """Where in ``folder`` each landmark part belongs, its encoder and its generator."""
     yield folder, model.speech_encoder, model.landmark_generator
     if model.streaming:

@@ -15,8 +15,8 @@ from atldiff.image.precision import network_type
 from atldiff.landmarks.generator import LandmarkGenerator
 from atldiff.landmarks.kfusion import KFusionGenerator
 from atldiff.models.device import choose_device
-from atldiff.models.landmark_part import SpeechEncoder
 from atldiff.models.loading import DEFAULT_MODEL, Model, PipelineConfig, load_model, save_model
+from atldiff.models.registry import SpeechEncoder
 from atldiff.speech.emotion import EmotionClassifier
 
 

@@ -7,9 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from atldiff.errors import InputError, ModelError, OutputError
-from atldiff.models.image_part import UNET_FOLDER, image_part
-from atldiff.models.landmark_part import DISTILLED_FOLDER, LANDMARK_FOLDER, STREAMING_FOLDER, WAV2VEC2_FOLDER, WHISPER
 from atldiff.models.loading import DEFAULT_MODEL, INDEX_NAME
+from atldiff.models.registry import (
+    DISTILLED_FOLDER,
+    LANDMARK_FOLDER,
+    STREAMING_FOLDER,
+    UNET_FOLDER,
+    WAV2VEC2_FOLDER,
+    WHISPER,
+    image_kind,
+)
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.storage.files import read_json, write_json
 from atldiff.storage.parts import CONFIG_NAME, WEIGHTS_NAME
@@ -51,7 +58,7 @@ def assemble(
                     _put_in_streaming(made, streaming)
                     origins[STREAMING_FOLDER] = streaming
                 if UNET_FOLDER in origins:
-                    write_json(made / INDEX_NAME, read_json(made / INDEX_NAME) | {"steps": image_part(made).steps})
+                    write_json(made / INDEX_NAME, read_json(made / INDEX_NAME) | {"steps": image_kind(made).steps})
                 ATLDiffPipeline.from_pretrained(made, device="cpu")
             (made / CARD_NAME).write_text(_card(output.name, origins, base))
             made.rename(output)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from atldiff.data.prepared import PreparedClip, PreparedClips
 from atldiff.face.topology import interocular_distance
 from atldiff.landmarks.generator import LandmarkGenerator, LandmarkGeneratorConfig
-from atldiff.models.landmark_part import DISTILLED_FOLDER, LANDMARK_FOLDER
+from atldiff.models.registry import DISTILLED_FOLDER, LANDMARK_FOLDER
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.distilled import DistilledEncoder, DistilledEncoderConfig
 from atldiff.speech.distortion import change_pitch, change_speed, distort
