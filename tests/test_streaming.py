@@ -11,6 +11,7 @@ from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, activity_threshold
+from atldiff.speech.blocks import regrouped
 from atldiff.speech.loudness import levelled_live
 from atldiff.speech.waveform import read_waveform
 from atldiff.speech.windows import HOP, MARGIN, Windowing, speech_windows
@@ -140,6 +141,16 @@ def test_a_recordings_threshold_counts_all_of_it_the_same(sound) -> None:
     meter.hear(sound)
     assert activity_threshold(cut(sound, 16_000)) == pytest.approx(meter.threshold, abs=0.5)
     assert activity_threshold([np.zeros(16_000, np.float32)]) == float("inf")
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 64])
+def test_sound_cut_anew_is_the_same_in_blocks_of_whole_steps(size: int) -> None:
+    sound = np.arange(2 * 64, dtype=np.float32).reshape(2, 64)
+    blocks = list(regrouped((sound[:, begin : begin + size] for begin in range(0, 64, size)), 10, step=5))
+    assert np.array_equal(np.concatenate(blocks, axis=1), sound)
+    lengths = [block.shape[1] for block in blocks]
+    assert all(length >= 10 and length % 5 == 0 for length in lengths[:-1])
+    assert max(lengths) < 10 + size, "a block is given as soon as it is long enough"
 
 
 @pytest.mark.parametrize("value", [0.05, 0, -1, 1.5, float("nan"), "0.2"])
