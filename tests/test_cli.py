@@ -219,7 +219,8 @@ def test_stopped_in_the_middle(tmp_path, portrait, tiny_model, number):
         assert all(file.name.startswith(".") for file in output.parent.iterdir() if file != output)
     else:
         stages = "atldiff: loading the model\natldiff: finding the face\n"
-        assert (process.returncode, err) == (128 + number, f"{stages}atldiff: stopped\n")
+        told = re.sub(r"(?m)^atldiff: frame \d+ of .*\n", "", err)  # of a machine that is slow at the moment
+        assert (process.returncode, told) == (128 + number, f"{stages}atldiff: stopped\n")
         assert list(output.parent.iterdir()) == [output]
 
 

@@ -19,6 +19,7 @@ from atldiff._version import __version__
 from atldiff.serve.http.guard import Guard
 from atldiff.serve.http.reference import reference_page
 from atldiff.serve.http.routes import router
+from atldiff.serve.http.videos import router as videos_router
 from atldiff.serve.http.schemas import ProblemBody
 from atldiff.serve.http.service import Service
 from atldiff.serve.http.studio import add_module, add_page
@@ -138,7 +139,9 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> list[str]:
     """What may be done to the address of a request; the guard answers HEAD where there is a GET."""
-    routes = [route for route in [*request.app.routes, *router.routes] if isinstance(route, Route)]
+    routes = [
+        route for route in [*request.app.routes, *router.routes, *videos_router.routes] if isinstance(route, Route)
+    ]
     fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
