@@ -19,10 +19,10 @@ from atldiff._version import __version__
 from atldiff.serve.http.guard import Guard
 from atldiff.serve.http.reference import reference_page
 from atldiff.serve.http.routes import router
-from atldiff.serve.http.videos import router as videos_router
 from atldiff.serve.http.schemas import ProblemBody
 from atldiff.serve.http.service import Service
 from atldiff.serve.http.studio import add_module, add_page
+from atldiff.serve.http.videos import router as videos_router
 from atldiff.serve.problems import MEDIA_TYPE, Problem, problem_of
 from atldiff.serve.settings import ServeSettings
 
