@@ -15,7 +15,7 @@ from atldiff.image.precision import in_precision, network_type
 from atldiff.image.sampler import bridge_sample
 from atldiff.image.unet import IdentityDiffusionUNet, TemporalMemory
 from atldiff.image.warp import thin_plate_flow, warp
-from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE
+from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_COLUMNS, WORKED_ROWS
 
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
@@ -88,7 +88,8 @@ class FaceAnimator:
         self._face = IdentityFace(picture, landmarks, unet.config.warp)
         generator = torch.Generator().manual_seed(seed)
         self.begin_live()
-        self._noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator).to(self._device)
+        noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator)
+        self._noise = noise[..., WORKED_ROWS, WORKED_COLUMNS].to(self._device)
         with torch.no_grad():
             self._tokens = self._unet.encode_identity(self._face.window_3WW[None])
             self._at_rest = self._added_at_rest() if steps else torch.zeros(3, 1, 1)
@@ -125,10 +126,11 @@ class FaceAnimator:
         kept = slice(*(kept or slice(None)).indices(len(points))[:2])
         if self._steps == 0:
             return warp_alone(self._landmarks, points[kept])
-        given = self._face.conditions(points)
+        given = self._face.conditions(points).worked()
         flow, corner = given.flow_F2GG[kept], given.corner_F2[kept]
         left, top = corner.unbind(dim=1)
-        at_rest = warp(self._at_rest, flow, CROP_SIZE, (left, top, WINDOW_SIZE, WINDOW_SIZE))
+        height, width = given.warped_F3WW.shape[2:]
+        at_rest = warp(self._at_rest, flow, CROP_SIZE, (left, top, width, height))
         return FaceFrames(
             flow_F2GG=flow,
             shapes=given.shapes[kept] if given.shapes is not None else None,
@@ -139,7 +141,7 @@ class FaceAnimator:
         )
 
     def _added(self, given: Conditions, kept: slice, memories: Sequence[TemporalMemory] = ()) -> torch.Tensor:
-        """What the network adds to the windows of the frames ``kept``, (F, 3, 128, 128)."""
+        """What the network adds to the windows of the frames ``kept``, (F, 3, 104, 112)."""
         start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
 
         remembered = iter(memories)
@@ -153,10 +155,11 @@ class FaceAnimator:
 
     def _added_at_rest(self) -> torch.Tensor:
         """(3, 256, 256) what it adds to the identity where nothing has moved."""
-        given = self._face.conditions(self._landmarks)
+        given = self._face.conditions(self._landmarks).worked()
         ((left, top),) = given.corner_F2.tolist()
         added = torch.zeros(3, PICTURE_SIZE, PICTURE_SIZE, device=self._device)
-        added[:, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE] = self._added(given, slice(0, 1))[0]
+        window = self._added(given, slice(0, 1))[0]
+        added[:, top : top + window.shape[1], left : left + window.shape[2]] = window
         return added
 
 

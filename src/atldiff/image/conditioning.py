@@ -1,5 +1,6 @@
 """From an identity and landmarks to everything that the image network is given, when it learns and when it works."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from atldiff.image.window import (
     WINDOW_SCALE,
     WINDOW_SIDE,
     WINDOW_SIZE,
+    WORKED_COLUMNS,
+    WORKED_ROWS,
+    border_fade,
     cut_windows,
     window_corners,
     window_fade,
@@ -54,6 +58,22 @@ class Conditions:
     mask_F1WW: torch.Tensor
     region_F2WW: torch.Tensor
     inside_F1WW: torch.Tensor
+
+    def worked(self) -> "Conditions":
+        """What the network is given when it generates: the part of each window that it works on."""
+        part = (..., WORKED_ROWS, WORKED_COLUMNS)
+        half = (..., *(slice(side.start // 2, side.stop // 2) for side in part[1:]))
+        region = self.region_F2WW[part]
+        fade = border_fade(region.shape[2], region.shape[3], region.device)
+        return dataclasses.replace(
+            self,
+            corner_F2=self.corner_F2 + self.corner_F2.new_tensor([WORKED_COLUMNS.start, WORKED_ROWS.start]),
+            warped_F3WW=self.warped_F3WW[part],
+            maps_F8ww=self.maps_F8ww[half],
+            mask_F1WW=self.mask_F1WW[part],
+            region_F2WW=region * fade,
+            inside_F1WW=self.inside_F1WW[part],
+        )
 
 
 class IdentityFace:

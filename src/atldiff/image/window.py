@@ -19,6 +19,10 @@ WINDOW_SIZE = 128
 WINDOW_SIDE = WINDOW_SIZE // WINDOW_SCALE
 """Side of the window in crop pixels."""
 
+WORKED_ROWS, WORKED_COLUMNS = slice(24, 128), slice(8, 120)
+"""The part of the window that the network works on when it generates, multiples of 8: what lies above and beside is
+nose and cheeks, which speech hardly changes."""
+
 _BELOW_SEAM_MM = 9.0
 """How far the window's middle lies below the seam of the resting lips: it holds the nose's tip and the open chin."""
 
@@ -51,6 +55,11 @@ def cut_windows(pictures_F3SS: torch.Tensor, corner_F2: torch.Tensor) -> torch.T
 
 def window_fade(device: torch.device) -> torch.Tensor:
     """(128, 128) from 0 at the window's border to 1."""
-    steps = torch.arange(WINDOW_SIZE, device=device) + 0.5
-    edge = smoothstep(torch.minimum(steps, WINDOW_SIZE - steps) / _EDGE_FADE)
-    return edge[:, None] * edge
+    return border_fade(WINDOW_SIZE, WINDOW_SIZE, device)
+
+
+def border_fade(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """(height, width) from 0 at the border to 1."""
+    down, across = (torch.arange(side, device=device) + 0.5 for side in (height, width))
+    rows, columns = (smoothstep(torch.minimum(steps, len(steps) - steps) / _EDGE_FADE) for steps in (down, across))
+    return rows[:, None] * columns
