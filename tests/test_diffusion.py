@@ -238,11 +238,12 @@ def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
     assert torch.equal(whole, cut)
 
 
-def test_windows_join_without_a_seam() -> None:
+@pytest.mark.parametrize("steps", [1, 3])
+def test_windows_join_without_a_seam(steps: int) -> None:
     count = WINDOW_FRAMES + 8
     landmarks = (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
-    windows = torch.cat([part.residual_F3hw for part in animator().stream([landmarks])])
-    at_once = animator().animate(landmarks).residual_F3hw
+    windows = torch.cat([part.residual_F3hw for part in animator(steps=steps).stream([landmarks])])
+    at_once = animator(steps=steps).animate(landmarks).residual_F3hw
     assert (windows - at_once).abs().max() < 1e-4
 
 

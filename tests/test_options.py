@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
@@ -29,6 +30,7 @@ def test_numbers_of_any_kind_are_taken() -> None:
         ("fps", None),
         ("fps", float("nan")),
         ("fps", 0),
+        ("fps", 10**400),
         ("steps", 2.5),
         ("steps", True),
         ("steps", 0),
@@ -110,3 +112,34 @@ def test_impossible_networks_are_refused(values: dict) -> None:
 def test_impossible_generators_are_refused(values: dict) -> None:
     with pytest.raises(ModelError):
         LandmarkGeneratorConfig(**values)
+
+
+@pytest.mark.parametrize("face", ["2", 1.5, True, 0])
+def test_a_face_that_is_no_number_is_refused_before_any_is_looked_for(
+    tiny_pipeline: ATLDiffPipeline, portrait: Path, speech: Path, face: object
+) -> None:
+    ways: list[Callable[[], object]] = [
+        lambda: tiny_pipeline.stream(portrait, speech, face=face),  # pyright: ignore[reportArgumentType]
+        lambda: tiny_pipeline.live(portrait, face=face),  # pyright: ignore[reportArgumentType]
+        lambda: tiny_pipeline.prepare(portrait, face=face),  # pyright: ignore[reportArgumentType]
+    ]
+    for way in ways:
+        with pytest.raises(InputError, match=r"^face is"):
+            way()
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "more", "words"),
+    [
+        (np.zeros((0, 68, 2)), {}, r"\(0, 68, 2\); expected \(F, 68, 2\)"),
+        (np.zeros((3, 5, 2)), {}, r"\(3, 5, 2\)"),
+        (np.zeros((3, 68, 2)), {"steps": -1}, "steps is -1"),
+        (np.zeros((3, 68, 2)), {"emotion": "bored"}, "bored"),
+        (np.zeros((3, 68, 2)), {"emotion": "auto"}, "auto"),
+    ],
+)
+def test_what_cannot_be_animated_is_named(
+    tiny_pipeline: ATLDiffPipeline, landmarks: np.ndarray, more: dict, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny_pipeline.animate(np.zeros((128, 128, 3), np.uint8), np.zeros((68, 2)), landmarks, **more)

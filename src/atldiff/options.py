@@ -236,7 +236,7 @@ class FramingOptions:
         None,
         int,
         "which sound track, from 1",
-        description="Which sound track of the speech, from 1; its own default.",
+        description="Which sound track of the speech, from 1; the file's own default if left out.",
         least=1,
         most=1000,
         absent="the file's own default",
@@ -263,8 +263,8 @@ def _number(name: str, value: Any) -> float:
         if isinstance(value, str | bool):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is {value!r}; expected a number", name) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is {value!r:.80}; expected a number", name) from error
 
 
 def _whole(name: str, value: Any) -> int:

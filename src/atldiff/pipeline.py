@@ -23,6 +23,7 @@ from atldiff.live.face import LiveFace
 from atldiff.live.session import LiveSession, check_live
 from atldiff.media.files import frame_rate
 from atldiff.media.film import Film
+from atldiff.media.framing import check_framing
 from atldiff.models.pretrained import PretrainedPipeline
 from atldiff.models.registry import LANDMARK_GENERATORS
 from atldiff.motion.living import Motion
@@ -139,6 +140,7 @@ class ATLDiffPipeline(PretrainedPipeline):
             look_ahead_s=look_ahead_s,
         )
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
+        check_framing(face=face, max_size=max_size, aspect=aspect, background=background)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, options, crop_only, self._precision)
@@ -166,7 +168,7 @@ class ATLDiffPipeline(PretrainedPipeline):
                 shown.extend(scene.place(block))
                 yield block
 
-        # Landmarks-Guide Noise and 3D Identity Diffusion U-Net: atldiff.image.guidance and atldiff.image.unet
+        # Landmarks-Guide Noise and 3D Identity Diffusion U-Net meet in atldiff.image.animator
         faces = scene.animator.stream(landmarks())
         for picture in scene.pictures(faces):  # the face, back in its portrait
             yield picture, shown.popleft()
@@ -183,6 +185,7 @@ class ATLDiffPipeline(PretrainedPipeline):
             InputError: the portrait cannot be used.
             FaceError: no usable face in it.
         """
+        check_framing(face=face, background=background)
         return prepare_portrait(portrait, self._face_detector, face, background)
 
     def live(
@@ -220,6 +223,7 @@ class ATLDiffPipeline(PretrainedPipeline):
         """
         settled = self._options(look_ahead_s=look_ahead_s, **options)
         check_live(settled, sample_rate, max_delay_s, idle_s)
+        check_framing(face=face, max_size=max_size, aspect=aspect, background=background)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         settled = sitter.settle(settled, options.get("seed"))
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, settled, crop_only, self._precision)
@@ -285,7 +289,7 @@ class ATLDiffPipeline(PretrainedPipeline):
             identity: (S, S, 3) uint8 crop, see :func:`atldiff.face.crop.face_crop`.
             identity_landmarks: (68, 2) its landmarks, pixels of the crop as given.
             speech: as for :meth:`stream`.
-            options: those of :meth:`stream`; here ``head_motion`` is 0 and ``blink`` off unless given.
+            options: those of :meth:`stream`; here ``head_motion`` and ``seed`` are 0 and ``blink`` off unless given.
 
         Returns:
             (F, S, S, 3) uint8, what ``stream(crop_only=True)`` gives for the same options, a crop of
@@ -336,8 +340,19 @@ class ATLDiffPipeline(PretrainedPipeline):
 
         Returns:
             (F, S, S, 3) uint8.
+
+        Raises:
+            InputError: an argument cannot be used.
         """
-        steps = self.config.steps if steps is None else steps
+        landmarks = np.asarray(landmarks)
+        if landmarks.ndim != 3 or landmarks.shape[1:] != (68, 2) or not len(landmarks):
+            raise InputError(f"landmarks are of shape {landmarks.shape}; expected (F, 68, 2) with a frame or more")
+        if emotion == AUTO_EMOTION:
+            raise InputError(
+                f"emotion is {emotion!r}, which hears speech; expected a name where there is none", "emotion"
+            )
+        checked = self._options(steps=steps or None, emotion=emotion)
+        steps = 0 if steps == 0 else checked.steps
         scene = make_crop_scene(self.unet, identity, identity_landmarks, steps, seed, emotion, self._precision)
         points = whole_crop(len(identity)).to_crop(landmarks)
         return np.stack(list(scene.pictures(scene.animator.stream([points]))))

@@ -19,7 +19,7 @@ from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_COLUMNS, WORK
 
 WINDOW_FRAMES = 32
 HALO_FRAMES = 4
-"""Frames computed and dropped on either side of a window, so that windows join without a seam."""
+"""Frames computed and dropped on either side of a window for each step, so that windows join without a seam."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class FaceAnimator:
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
-        for landmarks, part in landmark_windows(blocks, WINDOW_FRAMES, HALO_FRAMES, HALO_FRAMES):
+        halo = HALO_FRAMES * self._steps
+        for landmarks, part in landmark_windows(blocks, WINDOW_FRAMES, halo, halo):
             yield self.animate(landmarks, part)
 
     def begin_live(self) -> None:

@@ -22,7 +22,10 @@ def _number(value: Any) -> float:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InputError("expected a number") from error
 
 
 def _whole(value: Any) -> int:
