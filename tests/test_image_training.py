@@ -124,7 +124,7 @@ def test_ablations_train_and_animate(config: dict[str, bool], prepared: Path, tm
     landmarks = clip.landmarks()
     faces = FaceAnimator(unet.eval(), clip.frames(0, 1)[0], landmarks[0], 1, 0).animate(landmarks[:3])
     assert bool((faces.flow_F2GG == 0).all()) is not unet_config.warp
-    assert faces.residual_F3hw.shape == (3, 3, 128, 128)
+    assert faces.residual_F3hw.shape == (3, 3, 104, 112)
 
 
 def test_detail_is_that_of_the_true_frames(prepared: Path) -> None:
