@@ -142,7 +142,7 @@ def test_several_faces(arguments, refused, portrait, tmp_path, capfd):
     assert capfd.readouterr().err == 2 * STAGES
     assert unsigned_content(largest) == unsigned_content(right) != unsigned_content(left)
     refused("no face number 3", "2 faces were found", portrait=path, face=3)
-    refused("no face number 0", portrait=path, face=0)
+    refused("face is 0; expected 1 to 1000", portrait=path, face=0)
 
 
 def test_a_video_without_sound(refused, tmp_path):
