@@ -140,7 +140,6 @@ class ATLDiffPipeline(PretrainedPipeline):
             look_ahead_s=look_ahead_s,
         )
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
-        check_framing(face=face, max_size=max_size, aspect=aspect, background=background)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, options, crop_only, self._precision)
@@ -223,7 +222,6 @@ class ATLDiffPipeline(PretrainedPipeline):
         """
         settled = self._options(look_ahead_s=look_ahead_s, **options)
         check_live(settled, sample_rate, max_delay_s, idle_s)
-        check_framing(face=face, max_size=max_size, aspect=aspect, background=background)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         settled = sitter.settle(settled, options.get("seed"))
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, settled, crop_only, self._precision)

@@ -13,7 +13,7 @@ from PIL import Image
 from atldiff.errors import FaceError, at_fault
 from atldiff.face.kinds import covering
 from atldiff.face.portrait import MIN_FACE_SIZE, Judge, load_portrait, select_face
-from atldiff.media.framing import aspect_ratio
+from atldiff.media.framing import aspect_ratio, check_framing
 from atldiff.media.pictures import reduced
 from atldiff.options import DEFAULT_MAX_SIZE, FramingOptions, GenerationOptions
 
@@ -65,7 +65,7 @@ def read_sitter(
         InputError: it cannot be read, or an argument cannot be used.
         FaceError: no usable face, or one that does not fit into the shape.
     """
-    FramingOptions(max_size=max_size)
+    check_framing(face=face, max_size=max_size, aspect=aspect, background=background)
     shape = aspect_ratio(aspect)
     with at_fault("portrait"):
         picture = load_portrait(portrait, detector, background)

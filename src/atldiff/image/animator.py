@@ -144,7 +144,6 @@ class FaceAnimator:
     def _added(self, given: Conditions, kept: slice, memories: Sequence[TemporalMemory] = ()) -> torch.Tensor:
         """What the network adds to the windows of the frames ``kept``, (F, 3, 104, 112)."""
         start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
-
         remembered = iter(memories)
 
         def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:

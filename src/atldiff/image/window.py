@@ -4,6 +4,8 @@ It travels with the skull, by whole pixels, so that a head that moves stays in t
 in it. All else of the face is the portrait's own pixels, moved.
 """
 
+import functools
+
 import torch
 
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE
@@ -58,6 +60,7 @@ def window_fade(device: torch.device) -> torch.Tensor:
     return border_fade(WINDOW_SIZE, WINDOW_SIZE, device)
 
 
+@functools.cache
 def border_fade(height: int, width: int, device: torch.device) -> torch.Tensor:
     """(height, width) from 0 at the border to 1."""
     down, across = (torch.arange(side, device=device) + 0.5 for side in (height, width))
