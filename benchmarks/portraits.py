@@ -173,9 +173,9 @@ CHANGES: dict[str, Change] = {
 def _row(pipeline: ATLDiffPipeline, portrait: np.ndarray, sound: Speech) -> np.ndarray:
     stream = pipeline.stream(portrait, sound, crop_only=True)
     pictures, openings = [], []
-    for picture in stream:
-        pictures.append(picture)
-        openings.append(float(mouth_opening(stream.landmarks[None])[0]))
+    for frame in stream.with_landmarks():
+        pictures.append(frame.picture)
+        openings.append(float(mouth_opening(frame.landmarks[None])[0]))
     order = np.argsort(openings)
     chosen = [int(order[round(share * (len(order) - 1))]) for share in SHOWN]
     return np.concatenate([_fitted(pictures[index]) for index in chosen], axis=1)

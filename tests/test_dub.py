@@ -89,7 +89,9 @@ def test_the_first_frames_and_the_report(film: Path, word: Path, tiny_pipeline: 
     assert made.report.dubbed == made.report.frames == 30 and not made.report.left
     frame = next(made)
     assert frame.shape == (SIDE, SIDE, 3) and frame.dtype == np.uint8
-    with pytest.raises(InputError, match="1 of the frames"):
+    second = next(made.with_landmarks())
+    assert (second.number, second.time_s, second.landmarks.shape) == (1, 1 / 25, (68, 2))
+    with pytest.raises(InputError, match="2 of the frames"):
         made.save("never.mp4")
 
 

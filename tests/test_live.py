@@ -17,13 +17,14 @@ from atldiff.errors import InputError
 from atldiff.face.crop import PICTURE_SIZE, whole_crop
 from atldiff.image.animator import FaceAnimator
 from atldiff.image.compose import PortraitComposer
-from atldiff.live.face import LiveFace, LiveFrame
+from atldiff.live.face import LiveFace
 from atldiff.live.lateness import DropRule, PlaybackClock
 from atldiff.live.session import QUEUED_FRAMES, QUEUED_SOUND_S, LiveSession
 from atldiff.media.provenance import INTACT, read_provenance
 from atldiff.motion.living import FaceMotion
 from atldiff.options import GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
+from atldiff.results import Frame
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.spoken import SpokenTrack
 from atldiff.speech.waveform import Speech, read_waveform
@@ -49,31 +50,32 @@ def make_face(
     options = GenerationOptions(fps=fps, look_ahead_s=LOOK_AHEAD_S)
     motion = FaceMotion(pipeline.speech_encoder, pipeline.landmark_generator, FACE, None, options)
     animator = FaceAnimator(pipeline.unet, CROP, FACE, steps=1, seed=0)
-    composer = PortraitComposer(CROP, whole_crop(len(CROP)), FACE, torch.device("cpu"))
+    crop = whole_crop(len(CROP))
+    composer = PortraitComposer(CROP, crop, FACE, torch.device("cpu"))
 
     def pictures(parts) -> Iterator[np.ndarray]:
         for part in parts:
             time.sleep(delay_s)
             yield from composer.render(part)
 
-    return LiveFace(motion, animator, pictures, fps, sample_rate)
+    return LiveFace(motion, animator, pictures, crop.to_picture, fps, sample_rate)
 
 
 def cut(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (samples[begin : begin + size] for begin in range(0, len(samples), size))
 
 
-def numbers(frames: list[LiveFrame]) -> list[int]:
+def numbers(frames: list[Frame]) -> list[int]:
     return [frame.number for frame in frames]
 
 
-def assert_same(frames: list[LiveFrame], others: list[LiveFrame]) -> None:
+def assert_same(frames: list[Frame], others: list[Frame]) -> None:
     assert numbers(frames) == numbers(others)
     assert all(np.array_equal(one.picture, other.picture) for one, other in zip(frames, others, strict=True))
 
 
 @pytest.fixture(scope="module")
-def spoken(tiny_pipeline, sound) -> list[LiveFrame]:
+def spoken(tiny_pipeline, sound) -> list[Frame]:
     return list(make_face(tiny_pipeline).frames(cut(sound, 320)))
 
 

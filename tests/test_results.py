@@ -49,6 +49,22 @@ def test_a_stream_counts_and_saves_itself(tiny_pipeline, portrait, syllable, tmp
         tiny_pipeline.stream(portrait, syllable, crop_only=True).save(path, overwrite=False)
 
 
+def test_frames_know_their_number_their_moment_and_their_landmarks(tiny_pipeline, portrait, syllable) -> None:
+    pictures = list(tiny_pipeline.stream(portrait, syllable, seed=3, max_size=256))
+    stream = tiny_pipeline.stream(portrait, syllable, seed=3, max_size=256)
+    first = next(stream)
+    frames = list(stream.with_landmarks())
+    assert [(frame.number, frame.time_s) for frame in frames] == [(number, number / 25) for number in range(1, 10)]
+    assert all(map(np.array_equal, [first, *(frame.picture for frame in frames)], pictures))
+    own = read_sitter(portrait, tiny_pipeline._face_detector(), max_size=256).landmarks
+    assert all(np.abs(frame.landmarks - own).mean() < 0.1 * np.ptp(own) for frame in frames)
+    assert not np.array_equal(frames[0].landmarks, frames[-1].landmarks)
+    with tiny_pipeline.live(portrait, max_size=256, max_delay_s=None, idle_s=None) as session:
+        spoken = list(session.animate(syllable.blocks()))
+    assert len(spoken) == 10
+    assert all(np.abs(frame.landmarks - own).mean() < 0.1 * np.ptp(own) for frame in spoken)
+
+
 def test_a_result_shows_itself_in_a_notebook(tiny_pipeline, portrait, syllable) -> None:
     steps = []
     head = tiny_pipeline(portrait, syllable, crop_only=True, seed=7, progress=lambda *step: steps.append(step))

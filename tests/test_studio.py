@@ -167,8 +167,8 @@ def test_the_first_frame_and_the_landmarks_of_a_video(server, portrait, word, ti
     assert (said["width"], said["height"], said["fps"]) == (512, 512, result["fps"])
     landmarks = np.array(said["landmarks"])
     assert landmarks.shape == (result["frames"], 68, 2)
-    stream = tiny_pipeline.stream(portrait, word, head_motion=1.0)
-    assert np.abs(landmarks - np.stack([stream.landmarks for _ in stream])).max() < 0.02
+    frames = tiny_pipeline.stream(portrait, word, head_motion=1.0).with_landmarks()
+    assert np.abs(landmarks - np.stack([frame.landmarks for frame in frames])).max() < 0.02
 
     assert server.request("DELETE", f"/v1/videos/{job_id}").status == 204
     for part in ("preview", "landmarks"):
@@ -179,9 +179,9 @@ def test_the_landmarks_of_a_frame_lie_on_its_face(portrait, word, detector: Face
     pipeline = ATLDiffPipeline.from_pretrained(device="cpu")
     with contextlib.closing(pipeline):
         stream = pipeline.stream(portrait, word, fps=10, head_motion=1.0)
-        for frame in stream:
-            (detected,) = detector.detect(frame)
-            apart = np.linalg.norm(stream.landmarks - detected, axis=-1).mean()
+        for frame in stream.with_landmarks():
+            (detected,) = detector.detect(frame.picture)
+            apart = np.linalg.norm(frame.landmarks - detected, axis=-1).mean()
             assert apart < 0.03 * interocular_distance(detected)
 
 

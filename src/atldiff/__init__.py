@@ -7,7 +7,6 @@ from atldiff._version import __version__
 if TYPE_CHECKING:
     from atldiff.dub.dubber import DubbedVideo, DubReport
     from atldiff.errors import ATLDiffError, FaceError, InputError, ModelError, OutputError
-    from atldiff.live.face import LiveFrame
     from atldiff.live.session import LiveSession, LiveStats
     from atldiff.media.provenance import Provenance, read_provenance
     from atldiff.media.signing import SigningIdentity
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from atldiff.pipeline import ATLDiffPipeline
     from atldiff.render.dub import DubbedFile, dub_video
     from atldiff.render.video import RenderReport, render_video
-    from atldiff.results import FrameStream, TalkingHead
+    from atldiff.results import Frame, FrameStream, TalkingHead
     from atldiff.speech.waveform import Speech
 
 _HOMES = {
@@ -25,9 +24,9 @@ _HOMES = {
     "DubbedFile": "atldiff.render.dub",
     "DubbedVideo": "atldiff.dub.dubber",
     "FaceError": "atldiff.errors",
+    "Frame": "atldiff.results",
     "FrameStream": "atldiff.results",
     "InputError": "atldiff.errors",
-    "LiveFrame": "atldiff.live.face",
     "LiveSession": "atldiff.live.session",
     "LiveStats": "atldiff.live.session",
     "ModelError": "atldiff.errors",
@@ -51,9 +50,9 @@ __all__ = [
     "DubbedFile",
     "DubbedVideo",
     "FaceError",
+    "Frame",
     "FrameStream",
     "InputError",
-    "LiveFrame",
     "LiveSession",
     "LiveStats",
     "ModelError",

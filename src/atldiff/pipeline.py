@@ -1,7 +1,6 @@
 """ATLDiffPipeline: a portrait and a speech recording in, a talking head out."""
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
@@ -28,7 +27,7 @@ from atldiff.models.pretrained import PretrainedPipeline
 from atldiff.models.registry import LANDMARK_GENERATORS
 from atldiff.motion.living import Motion
 from atldiff.options import AUTO_EMOTION, GenerationArguments, GenerationOptions, MotionArguments, OptionArguments
-from atldiff.results import FrameStream, Progress, TalkingHead
+from atldiff.results import Frame, FrameStream, Progress, TalkingHead
 from atldiff.speech.activity import activity_threshold
 from atldiff.speech.emotion import classify_speech
 from atldiff.speech.loudness import levelled_live
@@ -141,7 +140,7 @@ class ATLDiffPipeline(PretrainedPipeline):
         )
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
-        options = self._with_heard_emotion(sitter.settle(options, seed, audio.digest), audio)
+        options = self._with_heard_emotion(sitter.fitted_options(options, seed, audio.digest), audio)
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, options, crop_only, self._precision)
         return FrameStream(
             width=scene.width,
@@ -155,22 +154,14 @@ class ATLDiffPipeline(PretrainedPipeline):
             _made=self._frames(scene, audio, options),
         )
 
-    def _frames(
-        self, scene: Scene, audio: Speech, options: GenerationOptions
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The way through the paper: speech → landmarks → guided noise → frames, each with its landmarks."""
-        shown: deque[np.ndarray] = deque()
-
-        def landmarks() -> Iterator[np.ndarray]:
-            # Landmark Generation Module: atldiff.landmarks predicts what is spoken, atldiff.motion acts the rest
-            for block in self._landmarks(scene.points, audio, options):
-                shown.extend(scene.place(block))
-                yield block
-
-        # Landmarks-Guide Noise and 3D Identity Diffusion U-Net meet in atldiff.image.animator
-        faces = scene.animator.stream(landmarks())
-        for picture in scene.pictures(faces):  # the face, back in its portrait
-            yield picture, shown.popleft()
+    def _frames(self, scene: Scene, audio: Speech, options: GenerationOptions) -> Iterator[Frame]:
+        """The way through the paper: speech → landmarks → guided noise → frames."""
+        # Landmark Generation Module: atldiff.landmarks predicts what is spoken, atldiff.motion acts the rest
+        blocks = self._landmarks(scene.points, audio, options)
+        # Landmarks-Guide Noise and 3D Identity Diffusion U-Net meet in atldiff.image.animator; the scene puts the
+        # face back into its portrait
+        for number, (picture, landmarks) in enumerate(scene.frames(blocks)):
+            yield Frame(number, number / options.fps, picture, landmarks)
 
     def prepare(
         self, portrait: PortraitInput, *, face: int | None = None, background: str | None = None
@@ -220,15 +211,15 @@ class ATLDiffPipeline(PretrainedPipeline):
             InputError: an argument cannot be used, or the image network is one that works in long clips.
             FaceError: no usable face in the portrait.
         """
-        settled = self._options(look_ahead_s=look_ahead_s, **options)
-        check_live(settled, sample_rate, max_delay_s, idle_s)
+        motion_options = self._options(look_ahead_s=look_ahead_s, **options)
+        check_live(motion_options, sample_rate, max_delay_s, idle_s)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
-        settled = sitter.settle(settled, options.get("seed"))
-        scene = make_scene(self.unet, sitter.picture, sitter.landmarks, settled, crop_only, self._precision)
+        motion_options = sitter.fitted_options(motion_options, options.get("seed"))
+        scene = make_scene(self.unet, sitter.picture, sitter.landmarks, motion_options, crop_only, self._precision)
         if not isinstance(scene.animator, FaceAnimator):
             raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
-        motion = self._motion(scene.points, None, settled)
-        living = LiveFace(motion, scene.animator, scene.pictures, settled.fps, sample_rate)
+        motion = self._motion(scene.points, None, motion_options)
+        living = LiveFace(motion, scene.animator, scene.pictures, scene.place, motion_options.fps, sample_rate)
         if max_delay_s is not None:
             living.catch_up()
         return LiveSession(living, scene.width, scene.height, max_delay_s, idle_s)
@@ -268,11 +259,11 @@ class ATLDiffPipeline(PretrainedPipeline):
             FaceError: no face in it that can be dubbed.
         """
         asked = DubOptions(longer, shorter, background, face)
-        settled = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
+        spoken = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
         film = Film.open(video)
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
         survey = survey_film(film, self._face_detector(), face, progress)
-        return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, settled), asked)
+        return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, spoken), asked)
 
     def talk(
         self,
@@ -297,10 +288,10 @@ class ATLDiffPipeline(PretrainedPipeline):
         Raises:
             InputError: an argument cannot be used.
         """
-        audio, settled = self._settle(speech, options)
+        audio, checked = self._audio_and_options(speech, options)
         scale = len(identity) / CROP_SIZE
-        landmarks = scale * np.concatenate(list(self._landmarks(identity_landmarks / scale, audio, settled)))
-        return self.animate(identity, identity_landmarks, landmarks, settled.steps, settled.seed, settled.emotion)
+        landmarks = scale * np.concatenate(list(self._landmarks(identity_landmarks / scale, audio, checked)))
+        return self.animate(identity, identity_landmarks, landmarks, checked.steps, checked.seed, checked.emotion)
 
     def speech_landmarks(
         self, identity_landmarks: np.ndarray, speech: SpeechInput, **options: Unpack[GenerationArguments]
@@ -314,8 +305,8 @@ class ATLDiffPipeline(PretrainedPipeline):
         Returns:
             (F, 68, 2) float32 crop pixels.
         """
-        audio, settled = self._settle(speech, options)
-        return np.concatenate(list(self._landmarks(identity_landmarks, audio, settled)))
+        audio, checked = self._audio_and_options(speech, options)
+        return np.concatenate(list(self._landmarks(identity_landmarks, audio, checked)))
 
     def animate(
         self,
@@ -362,7 +353,9 @@ class ATLDiffPipeline(PretrainedPipeline):
         options = GenerationOptions(**own, **given)
         return dataclasses.replace(options, fps=float(frame_rate(options.fps)))
 
-    def _settle(self, speech: SpeechInput, options: GenerationArguments) -> tuple[Speech, GenerationOptions]:
+    def _audio_and_options(
+        self, speech: SpeechInput, options: GenerationArguments
+    ) -> tuple[Speech, GenerationOptions]:
         """The sound, and the options of :meth:`talk`, checked, with the emotion heard if that was asked for."""
         still: GenerationArguments = {"head_motion": 0.0, "blink": "off"}
         audio = Speech.coerce(speech)

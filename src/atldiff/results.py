@@ -18,10 +18,29 @@ from atldiff.speech.waveform import Speech
 Progress = Callable[[int, int], object]
 """Called with (done, in all) after each frame, or whatever else is made one by one."""
 
-Watch = Callable[[np.ndarray, np.ndarray], None]
-"""Called with each frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels."""
 
 _LARGEST_SHOWN_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video or of a live session.
+
+    Attributes:
+        number: from 0; in a live session, numbers that are missing were dropped.
+        time_s: the moment of the sound that it shows, from the first sample on.
+        picture: (H, W, 3) uint8 RGB.
+        landmarks: (68, 2) of the face, pixels of the picture; (0, 2) where a dubbed video was left as it is.
+    """
+
+    number: int
+    time_s: float
+    picture: np.ndarray
+    landmarks: np.ndarray
+
+
+Watch = Callable[[Frame], object]
+"""Called with each frame as it is written, without the badge."""
 
 
 class SaveArguments(TypedDict, total=False):
@@ -87,7 +106,9 @@ class TalkingHead:
 
 @dataclass(repr=False)
 class FrameStream:
-    """An iterator over the frames of a video that is being made, (H, W, 3) uint8 each; ``len()`` counts them all.
+    """An iterator over the pictures of a video that is being made, (H, W, 3) uint8 each; ``len()`` counts them all.
+
+    :meth:`with_landmarks` gives the same frames with all that is known of them.
 
     Attributes:
         width, height: size of the frames in pixels.
@@ -97,7 +118,6 @@ class FrameStream:
         emotion: the expression on the face.
         seed: what head motion, blinks and noise are drawn from.
         portrait_size: (width, height) in pixels of the portrait as it was read.
-        landmarks: (68, 2) of the frame that was given last, in its pixels.
     """
 
     width: int
@@ -108,17 +128,24 @@ class FrameStream:
     emotion: str
     seed: int
     portrait_size: tuple[int, int]
-    landmarks: np.ndarray = field(init=False)
-    _made: Iterator[tuple[np.ndarray, np.ndarray]]
+    _made: Iterator[Frame]
     _given: int = field(init=False, default=0)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> np.ndarray:
-        picture, self.landmarks = next(self._made)
+        return self._next().picture
+
+    def with_landmarks(self) -> Iterator[Frame]:
+        """The frames that are left, each with its number, its moment and its landmarks."""
+        while self._given < self.frames:
+            yield self._next()
+
+    def _next(self) -> Frame:
+        frame = next(self._made)
         self._given += 1
-        return picture
+        return frame
 
     def __len__(self) -> int:
         return self.frames
@@ -141,7 +168,7 @@ class FrameStream:
 
         Args:
             path, progress, arguments: as there.
-            watch: sees each frame and its landmarks, without the badge.
+            watch: called with each :class:`Frame`, without the badge.
 
         Raises:
             InputError: some of the frames have been taken already.
@@ -150,10 +177,10 @@ class FrameStream:
         if self._given:
             raise InputError(f"{self._given} of the stream's frames have been taken already; expected a new stream")
         with VideoWriter(path, self.width, self.height, self.fps, self.audio, **arguments) as writer:
-            for frame in self:
+            for frame in self.with_landmarks():
                 if watch is not None:
-                    watch(frame, self.landmarks)
-                writer.write(frame)
+                    watch(frame)
+                writer.write(frame.picture)
                 if progress is not None:
                     progress(self._given, self.frames)
         return Path(path)

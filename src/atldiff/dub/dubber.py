@@ -24,7 +24,7 @@ from atldiff.media.film import Film
 from atldiff.media.planes import Planes
 from atldiff.media.writer import VideoWriter
 from atldiff.ramps import smoothstep
-from atldiff.results import Progress, SaveArguments, Watch
+from atldiff.results import Frame, Progress, SaveArguments, Watch
 from atldiff.speech.waveform import Speech
 
 MOUTH_FPS = 50
@@ -58,7 +58,9 @@ class DubReport:
 
 @dataclass(repr=False)
 class DubbedVideo:
-    """A video that is being dubbed: an iterator over its frames, (H, W, 3) uint8; ``len()`` counts them.
+    """A video that is being dubbed: an iterator over its pictures, (H, W, 3) uint8 each; ``len()`` counts them.
+
+    :meth:`with_landmarks` gives the same frames with all that is known of them.
 
     Attributes:
         width, height: of the frames in pixels.
@@ -66,7 +68,6 @@ class DubbedVideo:
         frames: how many there will be.
         sound: of the new video.
         report: what becomes of the frames.
-        landmarks: (68, 2) of the frame that was given last, in its pixels; (0, 2) where it was left as it is.
     """
 
     width: int
@@ -75,7 +76,6 @@ class DubbedVideo:
     frames: int
     sound: DubbedSound
     report: DubReport
-    landmarks: np.ndarray = field(init=False)
     _film: Film
     _survey: Survey
     _timeline: Timeline
@@ -86,7 +86,7 @@ class DubbedVideo:
         return self
 
     def __next__(self) -> np.ndarray:
-        return self._next().rgb()
+        return self._next()[0].rgb()
 
     def __len__(self) -> int:
         return self.frames
@@ -107,7 +107,7 @@ class DubbedVideo:
 
         Args:
             path, progress, arguments: see :meth:`~atldiff.results.FrameStream.save`.
-            watch: sees each frame and :attr:`landmarks`, without the badge.
+            watch: called with each :class:`~atldiff.results.Frame`, without the badge.
 
         Raises:
             InputError: some of the frames have been taken already.
@@ -118,19 +118,29 @@ class DubbedVideo:
         timeline = self._timeline
         form = {"time_base": timeline.time_base, "colours": self._survey.colours}
         with VideoWriter(path, self.width, self.height, self._film.fps, self.sound, **form, **arguments) as writer:
-            for time in timeline.times_N:
-                planes = self._next()
+            for number, time in enumerate(timeline.times_N):
+                planes, landmarks = self._next()
                 if watch is not None:
-                    watch(planes.rgb(), self.landmarks)
+                    watch(self._frame(number, planes, landmarks))
                 writer.write_planes(planes, int(time))
                 if progress is not None:
                     progress(self._given, self.frames)
         return Path(path)
 
-    def _next(self) -> Planes:
-        planes, self.landmarks = next(self._planes)
+    def with_landmarks(self) -> Iterator[Frame]:
+        """The frames that are left, each with its number, its moment and its landmarks."""
+        while self._given < self.frames:
+            number = self._given
+            yield self._frame(number, *self._next())
+
+    def _next(self) -> tuple[Planes, np.ndarray]:
+        made = next(self._planes)
         self._given += 1
-        return planes
+        return made
+
+    def _frame(self, number: int, planes: Planes, landmarks: np.ndarray) -> Frame:
+        time_s = float(self._timeline.times_N[number] * self._timeline.time_base)
+        return Frame(number, time_s, planes.rgb(), landmarks)
 
 
 def dub_film(

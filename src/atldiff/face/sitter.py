@@ -38,7 +38,7 @@ class Sitter:
     read_size: tuple[int, int]
     blinks: bool
 
-    def settle(self, options: GenerationOptions, seed: int | None, *digests: str) -> GenerationOptions:
+    def fitted_options(self, options: GenerationOptions, seed: int | None, *digests: str) -> GenerationOptions:
         """The options for this face: no blinks behind dark glasses, and a seed from the content where None is given.
 
         Args:

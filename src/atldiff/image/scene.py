@@ -1,5 +1,6 @@
 """A portrait made ready to move: what turns landmarks into frames of its face, and those into whole pictures."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,12 @@ class Scene:
     height: int
     pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]]
     place: Callable[[np.ndarray], np.ndarray]
+
+    def frames(self, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of landmarks (n, 68, 2), crop pixels → the pictures, each with its landmarks, (68, 2) its pixels."""
+        moving, shown = itertools.tee(blocks)
+        pictures = self.pictures(self.animator.stream(moving))
+        return zip(pictures, itertools.chain.from_iterable(map(self.place, shown)), strict=True)
 
 
 def make_scene(

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -11,26 +10,12 @@ import numpy as np
 from atldiff.image.animator import FaceAnimator, FaceFrames
 from atldiff.media.files import frame_rate
 from atldiff.motion.living import Motion
+from atldiff.results import Frame
 from atldiff.speech.loudness import levelled_live
 from atldiff.speech.waveform import SAMPLE_RATE, resampled
 
 SILENT_STEP_S = 0.08
 _FRAMES_AT_ONCE = 4
-
-
-@dataclass(frozen=True)
-class LiveFrame:
-    """One frame.
-
-    Attributes:
-        number: from 0; numbers that are missing were dropped.
-        time_s: the moment of the sound that it shows, number / fps, from the first sample on.
-        picture: (H, W, 3) uint8 RGB.
-    """
-
-    number: int
-    time_s: float
-    picture: np.ndarray
 
 
 class LiveFace:
@@ -40,6 +25,7 @@ class LiveFace:
         motion: from sound to landmarks; it has a look-ahead.
         animator: from landmarks to frames of the face.
         pictures: from those to the pictures that are handed out.
+        place: from crop pixels to those of the pictures.
         fps: frames per second.
         sample_rate: of the sound, in Hz.
 
@@ -52,20 +38,20 @@ class LiveFace:
         motion: Motion,
         animator: FaceAnimator,
         pictures: Callable[[Iterable[FaceFrames]], Iterator[np.ndarray]],
+        place: Callable[[np.ndarray], np.ndarray],
         fps: float,
         sample_rate: int,
     ) -> None:
         self._motion = motion
         self._animator = animator
         self._pictures = pictures
+        self._place = place
         self.fps = fps
         self.sample_rate = sample_rate
         self.catches_up = False
         self._next = -1
 
-    def frames(
-        self, chunks: Iterable[np.ndarray], wanted: Callable[[int], bool] = lambda _: True
-    ) -> Iterator[LiveFrame]:
+    def frames(self, chunks: Iterable[np.ndarray], wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Frame]:
         """Pieces of sound → frames, each as soon as its look-ahead has been heard.
 
         How the sound is cut into pieces makes no difference. After its end it is silent: the last frames come as
@@ -87,16 +73,16 @@ class LiveFace:
             if not sound.frames_left(first, self.fps):
                 return
 
-    def _made(self, landmarks: np.ndarray, numbers: list[int]) -> Iterator[LiveFrame]:
+    def _made(self, landmarks: np.ndarray, numbers: list[int]) -> Iterator[Frame]:
         """The frames of these numbers, the first and the last of which are those of ``landmarks``."""
         if numbers[0] != self._next:
             self._animator.begin_live()
         self._next = numbers[-1] + 1
         faces = self._animator.go_on(landmarks)
         for number in numbers:
-            place = number - numbers[0]
-            (picture,) = self._pictures([faces[place : place + 1]])
-            yield LiveFrame(number, number / self.fps, picture)
+            index = number - numbers[0]
+            (picture,) = self._pictures([faces[index : index + 1]])
+            yield Frame(number, number / self.fps, picture, self._place(landmarks[index]))
 
     def catch_up(self) -> None:
         """Let all that has come be heard at once: that costs less where it is late."""

@@ -15,11 +15,12 @@ from typing import Self
 import numpy as np
 
 from atldiff.errors import InputError
-from atldiff.live.face import SILENT_STEP_S, LiveFace, LiveFrame
+from atldiff.live.face import SILENT_STEP_S, LiveFace
 from atldiff.live.lateness import DropRule, PlaybackClock
 from atldiff.media.sound import as_float
 from atldiff.options import AUTO_EMOTION, GenerationOptions
 from atldiff.processes.channel import Channel, Ended
+from atldiff.results import Frame
 from atldiff.speech.waveform import check_sample_rate
 
 QUEUED_SOUND_S = 2.0
@@ -85,7 +86,7 @@ class LiveSession:
         self._idle_s = idle_s
         self._idle = False
         self._sound: Channel[tuple[np.ndarray, float]] = Channel(QUEUED_SOUND_S * self.sample_rate)
-        self._frames: Channel[tuple[LiveFrame, float]] = Channel(QUEUED_FRAMES)
+        self._frames: Channel[tuple[Frame, float]] = Channel(QUEUED_FRAMES)
         self._dues: dict[int, tuple[float, float]] = {}
         self._work_s = 0.0
         self._clock = PlaybackClock(self.sample_rate, time.monotonic())
@@ -154,7 +155,7 @@ class LiveSession:
         self._frames.stop()
         self._worker.join()
 
-    def take(self, timeout_s: float | None = None) -> LiveFrame | None:
+    def take(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame; None after the last.
 
         Raises:
@@ -180,10 +181,10 @@ class LiveSession:
             self._handed += 1
             return frame
 
-    def __iter__(self) -> Iterator[LiveFrame]:
+    def __iter__(self) -> Iterator[Frame]:
         return iter(self.take, None)
 
-    def animate(self, chunks: Iterable[np.ndarray]) -> Iterator[LiveFrame]:
+    def animate(self, chunks: Iterable[np.ndarray]) -> Iterator[Frame]:
         """Feed all of ``chunks`` from a thread of its own, and give the frames; then the session is finished."""
         failed: list[BaseException] = []
 

@@ -82,7 +82,7 @@ def render_video(
         pipeline: makes the frames.
         output: ends in .mp4, .mov, .webm or .gif; its folder exists.
         progress: called after each frame.
-        watch: sees each frame and its landmarks, without the badge.
+        watch: called with each :class:`~atldiff.results.Frame`, without the badge.
         badge, identity, crf, overwrite: see :class:`~atldiff.media.writer.VideoWriter`.
         options: those of :meth:`~atldiff.pipeline.ATLDiffPipeline.stream`.
 

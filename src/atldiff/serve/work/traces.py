@@ -11,6 +11,7 @@ import numpy as np
 
 from atldiff.errors import OutputError
 from atldiff.media.jpeg import encode_jpeg
+from atldiff.results import Frame
 from atldiff.serve.work.store import LANDMARKS, PREVIEW
 from atldiff.storage.files import write_atomically
 
@@ -41,14 +42,14 @@ class Traces:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def add(self, frame: np.ndarray, landmarks: np.ndarray) -> None:
-        """A frame, (H, W, 3) uint8, and its landmarks, (68, 2) in its pixels, or (0, 2) where it has none."""
+    def add(self, frame: Frame) -> None:
+        """The next frame."""
         with _writing():
             if self._frames == 0:
-                write_atomically(self._folder / PREVIEW, encode_jpeg(frame, longest=_LARGEST_PREVIEW))
-                height, width = frame.shape[:2]
+                write_atomically(self._folder / PREVIEW, encode_jpeg(frame.picture, longest=_LARGEST_PREVIEW))
+                height, width = frame.picture.shape[:2]
                 self._file.write(f'{{"width": {width}, "height": {height}, "landmarks": [')
-            points = np.round(landmarks.astype(np.float64), _DECIMALS).tolist()
+            points = np.round(frame.landmarks.astype(np.float64), _DECIMALS).tolist()
             self._file.write(("," if self._frames else "") + json.dumps(points, separators=(",", ":")))
         self._frames += 1
 
