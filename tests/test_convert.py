@@ -1,4 +1,4 @@
-"""Published checkpoints and image folders → our folders: same output, clear errors."""
+"""Published checkpoints → our folders: same output, clear errors."""
 
 import json
 import pickle
@@ -15,12 +15,7 @@ from scipy.interpolate import BSpline
 from torch import nn
 
 from atldiff.errors import InputError, ModelError, OutputError
-from atldiff.models.convert import (
-    convert_image_folder,
-    convert_landmark_checkpoint,
-    load_image_part,
-    load_landmark_parts,
-)
+from atldiff.models.convert import convert_landmark_checkpoint, load_landmark_parts
 
 pytest.importorskip("transformers")
 
@@ -357,117 +352,3 @@ def test_transformers_is_named_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"atldiff\[paper\]"):
         convert_landmark_checkpoint(weights, tmp_path / "out")
-
-
-@pytest.fixture(scope="module")
-def image_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders ``pictures`` and ``clips``: small random U-Nets of diffusers with a DDIM scheduler."""
-    diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
-    shared = {"sample_size": 16, "block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
-    kinds = {
-        "pictures": diffusers.UNet2DModel(
-            **shared, down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2, num_class_embeds=8
-        ),
-        "clips": diffusers.UNet3DConditionModel(
-            **shared,
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-            cross_attention_dim=32,
-            attention_head_dim=4,
-        ),
-    }
-    root = tmp_path_factory.mktemp("images")
-    for name, unet in kinds.items():
-        unet.save_pretrained(root / name / "unet")
-        diffusers.DDIMScheduler(num_train_timesteps=700).save_pretrained(root / name / "scheduler")
-        classes = {"unet": ["diffusers", type(unet).__name__], "scheduler": ["diffusers", "DDIMScheduler"]}
-        (root / name / "model_index.json").write_text(json.dumps({"_class_name": "MyPipeline"} | classes))
-    return root
-
-
-@pytest.mark.parametrize("kind", ["pictures", "clips"])
-def test_image_folder_round_trip(image_folders: Path, tmp_path: Path, kind: str) -> None:
-    import diffusers
-
-    config = convert_image_folder(image_folders / kind, tmp_path)
-    assert config.takes_clips is (kind == "clips")
-    assert config.verified is False
-    part = load_image_part(tmp_path)
-    assert part.config == config
-    assert part.scheduler.config.num_train_timesteps == 700
-    original = getattr(diffusers, config.unet_class).from_pretrained(image_folders / kind / "unet")
-    assert type(part.unet) is type(original)
-    for name, tensor in original.state_dict().items():
-        assert torch.equal(part.unet.state_dict()[name], tensor)
-    assert sorted(path.name for path in (tmp_path / "image").iterdir()) == ["config.json", "scheduler", "unet"]
-    with pytest.raises(OutputError, match="image exists already"):
-        convert_image_folder(image_folders / kind, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"unet": ["diffusers", "UNet9DModel"]}, "has no U-Net class UNet9DModel, so that it cannot be run"),
-        ({"unet": ["diffusers", "AutoencoderKL"]}, "has no U-Net class AutoencoderKL"),
-        ({"unet": ["module", "DiffusionModelUNet"]}, "DiffusionModelUNet of 'module'.* cannot be run"),
-        ({"unet": None}, "names no unet"),
-        ({"scheduler": ["diffusers", "DDPMScheduler"]}, "names the scheduler DDPMScheduler; expected DDIMScheduler"),
-        ({"unet": ["diffusers", "UNet3DConditionModel"]}, "UNet3DConditionModel"),
-    ],
-)
-def test_image_folders_that_cannot_be_run(
-    image_folders: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    folder = tmp_path / "published"
-    shutil.copytree(image_folders / "pictures", folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | change))
-    with pytest.raises(ModelError, match=message):
-        convert_image_folder(folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_unet_that_needs_other_inputs_cannot_be_run(image_folders: Path, tmp_path: Path) -> None:
-    from diffusers.models.unets.unet_1d import UNet1DModel
-
-    folder = tmp_path / "published"
-    shutil.copytree(image_folders / "pictures", folder)
-    shutil.rmtree(folder / "unet")
-    UNet1DModel(
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock1D", "DownBlock1D"),
-        up_block_types=("UpBlock1D", "UpBlock1D"),
-        extra_in_channels=16,
-    ).save_pretrained(folder / "unet")
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"unet": ["diffusers", "UNet1DModel"]}))
-    with pytest.raises(ModelError, match=r"UNet1DModel cannot be run: with a clip, .*; with a picture, "):
-        convert_image_folder(folder, tmp_path / "out")
-
-
-def test_incomplete_image_folders(image_folders: Path, tmp_path: Path) -> None:
-    for name in (
-        "model_index.json",
-        "unet/config.json",
-        "unet/diffusion_pytorch_model.safetensors",
-        "scheduler/scheduler_config.json",
-    ):
-        folder = tmp_path / name.replace("/", "-")
-        shutil.copytree(image_folders / "pictures", folder)
-        (folder / name).unlink()
-        with pytest.raises(ModelError, match=r"lacks|does not hold"):
-            convert_image_folder(folder, tmp_path / "out")
-    with pytest.raises(ModelError, match=r"model_index\.json is not a folder"):
-        convert_image_folder(image_folders / "pictures" / "model_index.json", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_diffusers_is_named_where_it_is_missing(
-    image_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(InputError, match=r"atldiff\[diffusers\]"):
-        convert_image_folder(image_folders / "pictures", tmp_path / "out")

@@ -1,31 +1,25 @@
 """Published weights → folders that this package reads.
 
-Nothing in the files is run: checkpoints are unpickled weights-only, image folders must hold safetensors and name
-classes of diffusers itself.
+Nothing in the files is run: they are unpickled weights-only.
 """
 
 import contextlib
-import inspect
 import re
 import shutil
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from atldiff.errors import InputError, ModelError, OutputError
+from atldiff.errors import ModelError, OutputError
 from atldiff.landmarks.kfusion import KFusionConfig, KFusionGenerator
 from atldiff.models.registry import LANDMARK_FOLDER, WAV2VEC2_FOLDER, load_landmark_part
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
-from atldiff.storage.files import read_json, write_json
-from atldiff.storage.parts import CONFIG_NAME, load_checkpoint, load_config, save_part
-
-IMAGE_FOLDER = "image"
+from atldiff.storage.parts import load_checkpoint, save_part
 
 State = dict[str, torch.Tensor]
 
@@ -157,149 +151,6 @@ def _fill(module: nn.Module, state: State, path: Path) -> None:
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).partition(":")[2], 300)
         raise ModelError(f"{path} does not hold the published {type(module).__name__}: {reason}") from error
-
-
-@dataclass(frozen=True)
-class ImagePartConfig:
-    """What is known of a converted image part.
-
-    Attributes:
-        unet_class: diffusers' name of the U-Net's class.
-        takes_clips: the U-Net takes (B, C, F, H, W); otherwise (B, C, H, W).
-        verified: whether its output was ever compared with the published model's. The exact class was never
-            published, so this is False.
-    """
-
-    unet_class: str
-    takes_clips: bool
-    verified: bool = False
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """A converted image part: the U-Net and the scheduler are objects of diffusers."""
-
-    unet: Any
-    scheduler: Any
-    config: ImagePartConfig
-
-
-def convert_image_folder(path: Path, out_folder: Path) -> ImagePartConfig:
-    """Convert a diffusers folder of the published image part, whatever U-Net of diffusers it names.
-
-    Writes ``image`` into ``out_folder``: ``config.json``, ``unet`` and ``scheduler``; :func:`load_image_part` reads
-    it. The U-Net is tried on a small input, so that one that cannot be run is told now.
-
-    Args:
-        path: folder with ``model_index.json``, ``unet`` (safetensors) and ``scheduler``.
-        out_folder: made where it is missing; must not hold the folder yet.
-
-    Raises:
-        InputError: diffusers is not installed.
-        ModelError: the folder is incomplete, names other classes, or its U-Net cannot be run.
-        OutputError: the folder exists already or cannot be written.
-    """
-    if not path.is_dir():
-        raise ModelError(f"{path} is not a folder; expected a folder of diffusers with a model_index.json")
-    index = read_json(path / "model_index.json")
-    unet_class = _named_class(path, index, "unet")
-    scheduler_class = _named_class(path, index, "scheduler")
-    if scheduler_class != "DDIMScheduler":
-        raise ModelError(f"{path} names the scheduler {scheduler_class}; expected DDIMScheduler")
-    unet, scheduler = _load_unet(unet_class, path / "unet"), _load_scheduler(path / "scheduler")
-    config = ImagePartConfig(unet_class, takes_clips=_takes_clips(unet))
-    with _new_folder(out_folder / IMAGE_FOLDER) as image:
-        unet.save_pretrained(image / "unet", safe_serialization=True)
-        scheduler.save_pretrained(image / "scheduler")
-        write_json(image / CONFIG_NAME, config.__dict__)
-    return config
-
-
-def load_image_part(folder: Path) -> ImagePart:
-    """What :func:`convert_image_folder` wrote into ``folder``.
-
-    Raises:
-        InputError: diffusers is not installed.
-        ModelError: the part is missing or corrupt.
-    """
-    image = folder / IMAGE_FOLDER
-    config = load_config(image, ImagePartConfig)
-    return ImagePart(_load_unet(config.unet_class, image / "unet"), _load_scheduler(image / "scheduler"), config)
-
-
-def _diffusers() -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise InputError("the image part needs the extra `diffusers`: pip install 'atldiff[diffusers]'") from error
-    return diffusers
-
-
-def _named_class(path: Path, index: Any, part: str) -> str:
-    """The class that ``model_index.json`` names for ``part``, which must be one of diffusers."""
-    entry = index.get(part) if isinstance(index, dict) else None
-    if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(name, str) for name in entry):
-        raise ModelError(f"{path / 'model_index.json'} names no {part}; expected a pair of library and class")
-    library, name = entry
-    if library != "diffusers":
-        raise ModelError(
-            f"{path} names the {part} {name} of {library!r}, which is not a class of diffusers and cannot be run"
-        )
-    return name
-
-
-def _load_unet(name: str, folder: Path) -> Any:
-    diffusers = _diffusers()
-    found = getattr(diffusers, name, None) if "UNet" in name else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.ModelMixin)):
-        raise ModelError(f"diffusers {diffusers.__version__} has no U-Net class {name}, so that it cannot be run")
-    read_json(folder / CONFIG_NAME)
-    try:
-        unet, report = found.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-            folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:
-        reason = textwrap.shorten(str(error), 300)
-        raise ModelError(f"{folder} does not hold a {name} that diffusers can load: {reason}") from error
-    odd = {kind: sorted(map(str, report[kind]))[:3] for kind in ("missing_keys", "unexpected_keys") if report[kind]}
-    if odd:
-        raise ModelError(f"{folder} does not fit a {name}: {odd}")
-    return unet.eval().requires_grad_(False)
-
-
-def _load_scheduler(folder: Path) -> Any:
-    read_json(folder / "scheduler_config.json")
-    try:
-        return _diffusers().DDIMScheduler.from_pretrained(folder, local_files_only=True)
-    except (OSError, TypeError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{folder} does not hold a DDIMScheduler: {textwrap.shorten(str(error), 300)}") from error
-
-
-@torch.no_grad()
-def _takes_clips(unet: Any) -> bool:
-    """Try the U-Net on a small clip, then on a small picture; whether the clip went through."""
-    settings, parameters = unet.config, inspect.signature(unet.forward).parameters
-    side = 4 * 2 ** (len(settings.block_out_channels) - 1)
-    conditions = {}
-    if "encoder_hidden_states" in parameters:
-        width = settings.cross_attention_dim
-        conditions["encoder_hidden_states"] = torch.zeros(1, 4, width if isinstance(width, int) else width[0])
-    if settings.get("num_class_embeds"):
-        conditions["class_labels"] = torch.zeros(1, dtype=torch.long)
-    failures = []
-    for frames in ((2,), ()):
-        sample = torch.zeros(1, settings.in_channels, *frames, side, side)
-        try:
-            predicted = unet(sample, 1, **conditions).sample
-        except Exception as error:
-            failures.append(f"{type(error).__name__}: {textwrap.shorten(str(error), 150)}")
-            continue
-        if predicted.shape[2:] == sample.shape[2:]:
-            return bool(frames)
-        failures.append(f"an output of the shape {tuple(predicted.shape)} for {tuple(sample.shape)}")
-    raise ModelError(
-        f"{type(unet).__name__} cannot be run: with a clip, {failures[0]}; with a picture, {failures[1]}"
-    )
 
 
 @contextlib.contextmanager
