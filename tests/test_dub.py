@@ -155,11 +155,11 @@ def test_the_old_sound_stays_under_the_new_where_it_is_asked_for(
     film: Path, tiny_pipeline: ATLDiffPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture, portrait: Path
 ) -> None:
     said = write_sound(tmp_path / "burst.wav", burst(1.2, 16_000, 0.6), 16_000)
-    written = dub_video(tiny_pipeline, film, said, tmp_path / "out.mp4", background=0.5)
+    written = dub_video(tiny_pipeline, film, said, tmp_path / "out.mp4", old_sound=0.5)
     heard = np.concatenate(list(Speech.open(written.path).blocks(16_000)))
     assert np.abs(heard[2000:6000]).max() == pytest.approx(0.25, abs=0.05)
     mute = write_video(tmp_path / "mute.mp4", moving_frames(portrait, 3))
-    tiny_pipeline.dub(mute, said, background=0.5)
+    tiny_pipeline.dub(mute, said, old_sound=0.5)
     assert "has no sound" in caplog.text
 
 

@@ -178,7 +178,7 @@ def test_one_frame_is_held_for_as_long_as_somebody_speaks() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"longer": "stretch"}, {"shorter": "slow"}, {"background": 1.5}, {"background": "loud"}, {"face": 0}]
+    "wrong", [{"longer": "stretch"}, {"shorter": "slow"}, {"old_sound": 1.5}, {"old_sound": "loud"}, {"face": 0}]
 )
 def test_options_that_cannot_be(wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_named(name: str, value: object) -> None:
         (FramingOptions, "audio_track", 1001, "1 to 1000"),
         (FramingOptions, "max_size", 63, "64 to 4096 pixels"),
         (FramingOptions, "max_size", "big", "a whole number"),
-        (DubOptions, "background", 1.1, "0 to 1"),
+        (DubOptions, "old_sound", 1.1, "0 to 1"),
         (DubOptions, "longer", "hol", "did you mean hold"),
         (DubOptions, "face", -1, "1 to 1000"),
     ],

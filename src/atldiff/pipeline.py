@@ -233,7 +233,7 @@ class ATLDiffPipeline(PretrainedPipeline):
         voice: Voice = DEFAULT_VOICE,
         longer: str = DubOptions.longer,
         shorter: str = DubOptions.shorter,
-        background: float = DubOptions.background,
+        old_sound: float = DubOptions.old_sound,
         mouth: float = GenerationOptions.mouth,
         face: int | None = None,
         sample_rate: float | None = None,
@@ -250,7 +250,7 @@ class ATLDiffPipeline(PretrainedPipeline):
             longer: for a speech longer than the video: ``hold`` (its last second is played to and fro), ``loop`` or
                 ``error``.
             shorter: for a shorter one: ``keep`` (the mouth rests to the end) or ``cut``.
-            background: how loud the video's own sound is under the speech, 0 to 1.
+            old_sound: how loud the video's own sound is under the speech, 0 to 1.
             face: which face of the first frame that shows one, counted from the left from 1; the largest if None.
             progress: called with (frames read, frames in all, or about) at the first reading.
 
@@ -258,7 +258,7 @@ class ATLDiffPipeline(PretrainedPipeline):
             InputError: the video cannot be read, or an argument cannot be used.
             FaceError: no face in it that can be dubbed.
         """
-        asked = DubOptions(longer, shorter, background, face)
+        asked = DubOptions(longer, shorter, old_sound, face)
         spoken = self._options(fps=MOUTH_FPS, head_motion=0.0, blink="off", mouth=mouth)
         film = Film.open(video)
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   atldiff dub interview.mp4 --speech german.wav -o interview-de.mp4
-  atldiff dub clip.mov new-words.wav out.mp4 --background 0.2 --longer loop
+  atldiff dub clip.mov new-words.wav out.mp4 --old-sound 0.2 --longer loop
   atldiff dub panel.mp4 --face 2 --text "I never said that." -o out.mp4
 """
 
@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("inputs", metavar="V S OUT", nargs="*", help="video, speech and output, in this order, as far as not named")
     add("-i", "--video", metavar="V", help="a video with a face in it")
     add_places(parser)
-    for name in ("longer", "shorter", "background"):
+    for name in ("longer", "shorter", "old_sound"):
         add_option(parser, DubOptions, name)
     add_face_options(parser)
     add_output_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    asked = DubOptions(arguments.longer, arguments.shorter, arguments.background, arguments.face)
+    asked = DubOptions(arguments.longer, arguments.shorter, arguments.old_sound, arguments.face)
     GenerationOptions(mouth=arguments.mouth)
     video, speech, output = places_of(arguments, "video", "-i")
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
             overwrite=not arguments.no_clobber,
             longer=asked.longer,
             shorter=asked.shorter,
-            background=asked.background,
+            old_sound=asked.old_sound,
             face=asked.face,
             mouth=arguments.mouth,
         )

@@ -183,12 +183,12 @@ def dub_film(
 
 def _sound(film: Film, speech: Speech, timeline: Timeline, options: DubOptions) -> DubbedSound:
     original = None
-    if options.background and film.sound is None:
+    if options.old_sound and film.sound is None:
         _log.warning("%s has no sound: there is none to be heard under the speech", film.path)
-    elif options.background:
+    elif options.old_sound:
         original = Speech.open(film.path)
     loop_s = timeline.round_s if options.longer == "loop" else None
-    return DubbedSound(speech, timeline.duration_s, film.sound, original, options.background, loop_s)
+    return DubbedSound(speech, timeline.duration_s, film.sound, original, options.old_sound, loop_s)
 
 
 class Dubber:

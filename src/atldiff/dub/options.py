@@ -14,7 +14,7 @@ class DubArguments(TypedDict, total=False):
 
     longer: str
     shorter: str
-    background: float
+    old_sound: float
     mouth: float
     face: int | None
     sample_rate: float | None
@@ -39,7 +39,7 @@ class DubOptions:
         description="What, when it is shorter (mode dub).",
         choices=SHORTER,
     )
-    background: float = option(
+    old_sound: float = option(
         0.0,
         float,
         "how loud the video's own sound is under the speech, {range}",

@@ -18,7 +18,7 @@ class DubbedSound:
         duration_s: of the whole.
         layout: (channels, rate in Hz) of the video's own sound; None where it has none.
         original: that sound itself, where it is to be heard.
-        background: how loud that is, 0 to 1.
+        old_sound: how loud that is, 0 to 1.
         loop_s: after how many seconds it begins anew; None where it does not.
 
     Attributes:
@@ -31,13 +31,13 @@ class DubbedSound:
         duration_s: float,
         layout: tuple[int, int] | None = None,
         original: Speech | None = None,
-        background: float = 0.0,
+        old_sound: float = 0.0,
         loop_s: float | None = None,
     ) -> None:
         self.path: Path | None = speech.path
         self.duration_s = duration_s
         self._speech, self._original, self._layout = speech, original, layout
-        self._background, self._loop_s = background, loop_s
+        self._old_sound, self._loop_s = old_sound, loop_s
 
     @property
     def track_rate(self) -> int:
@@ -56,7 +56,7 @@ class DubbedSound:
         left = max(1, round(self.duration_s * rate))
         tracks = [_Reader(self._speech.stereo_blocks(rate), self.track_channels, 1.0)]
         if self._original is not None:
-            tracks.append(_Reader(self._under(self._original, rate), self.track_channels, self._background))
+            tracks.append(_Reader(self._under(self._original, rate), self.track_channels, self._old_sound))
         while left:
             count = min(left, _BLOCK)
             yield np.clip(sum(track.take(count) for track in tracks), -1, 1).astype(np.float32)

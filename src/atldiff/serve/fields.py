@@ -51,12 +51,11 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option: how it is read and checked, its JSON schema, and its name in Python."""
+    """One option: how it is read and checked, and its JSON schema."""
 
     read: Callable[[Any], Any]
     check: Callable[..., object]
     schema: dict[str, Any]
-    keyword: str
 
 
 MODES = ("portrait", "dub")
@@ -79,7 +78,7 @@ def _option(table: type, name: str, check: Callable[..., object]) -> Option:
     schema |= {"minimum": about.least, "maximum": about.most} if about.is_number else {}
     schema |= {"enum": [*about.choices]} if about.choices else {}
     schema |= {"default": default} if about.kind is bool or not about.absent else {}
-    return Option(read, check, schema, name)
+    return Option(read, check, schema)
 
 
 def _check_mode(mode: str) -> None:
@@ -98,12 +97,9 @@ _TALKING = {
     for name in known_options(GenerationOptions)
     if name != "look_ahead_s"
 } | {name: _option(FramingOptions, name, check_framing) for name in known_options(FramingOptions)}
-_DUBBING = {
-    public: _option(DubOptions, name, DubOptions)
-    for public, name in (("longer", "longer"), ("shorter", "shorter"), ("old_sound", "background"))
-}
+_DUBBING = {name: _option(DubOptions, name, DubOptions) for name in ("longer", "shorter", "old_sound")}
 
-OPTIONS = _TALKING | {"mode": Option(_text, _check_mode, _MODE, "mode")} | _DUBBING
+OPTIONS = _TALKING | {"mode": Option(_text, _check_mode, _MODE)} | _DUBBING
 """Of a video."""
 
 LIVE_OPTIONS = {name: option for name, option in _TALKING.items() if name not in ("badge", "audio_track")}
@@ -128,7 +124,7 @@ def read_options(values: Mapping[str, Any], known: Mapping[str, Option] = OPTION
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown option; expected one of {expected}", name[:80])
         try:
             options[name] = option.read(value)
-            option.check(**{option.keyword: options[name]})
+            option.check(**{name: options[name]})
         except InputError as error:
             text = str(error) if error.field == name else f"{name} is {str(value)[:80]!r}; {error}"
             raise problem_of(InputError(text), name) from error

@@ -249,8 +249,6 @@ def _dub(pipeline: Any, folder: Path, speech: Speech, options: dict[str, Any], r
     from atldiff.render.dub import dub_video
     from atldiff.serve.work.traces import Traces
 
-    if "old_sound" in options:
-        options["background"] = options.pop("old_sound")
     with Traces(folder) as traces:
         written = dub_video(
             pipeline,
