@@ -22,6 +22,7 @@ from atldiff.options import EMOTIONS, GenerationOptions
 from atldiff.pipeline import ATLDiffPipeline
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.wav2vec2 import Wav2Vec2Encoder
+from atldiff.speech.whisper import WhisperEncoder
 from atldiff.storage.parts import load_config, load_weights, save_part
 from atldiff.training.assemble import assemble
 from atldiff.training.sound.kfusion import KFusionDraws, KFusionTask, KFusionTraining, landmarks_at, paper_preset
@@ -267,6 +268,16 @@ def test_a_trained_model_speaks(pipeline: ATLDiffPipeline, portrait: Path, word:
     video = pipeline(portrait, word, fps=fps, crop_only=True, emotion="auto")
     assert video.frames.shape == (round(1.2 * fps), 256, 256, 3)
     assert np.ptp(video.frames.astype(int), axis=0).max() > 0
+
+
+def test_what_hears_the_emotion_is_read_once(
+    pipeline: ATLDiffPipeline, word: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read = [], WhisperEncoder.from_package
+    monkeypatch.setattr(WhisperEncoder, "from_package", lambda: reads.append(1) or read())
+    first, second = (pipeline.speech_landmarks(FACE, word, emotion="auto") for _ in range(2))
+    assert np.array_equal(first, second)
+    assert len(reads) <= 1
 
 
 def test_saving_and_loading_changes_nothing(pipeline: ATLDiffPipeline, word: Path, tmp_path: Path) -> None:

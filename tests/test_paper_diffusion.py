@@ -16,6 +16,7 @@ from atldiff.errors import InputError, ModelError
 from atldiff.face.crop import CROP_SIZE
 from atldiff.image.animator import to_picture
 from atldiff.image.guidance import noise_mask_as_published
+from atldiff.image.mouth.painter import MouthPainter
 from atldiff.image.paper_animator import PaperFaceAnimator
 from atldiff.image.paper_unet import PaperDiffusionUNet, PaperUNetConfig
 from atldiff.image.resnet import ResNet50
@@ -421,6 +422,27 @@ def test_talk_gives_the_frames_of_given_landmarks(pipeline: ATLDiffPipeline, wor
     assert np.array_equal(spoken, pipeline.animate(PICTURE, FACE, landmarks, steps=1, emotion="happy"))
     warped = pipeline.animate(PICTURE, FACE, landmarks, steps=0)
     assert warped.shape == spoken.shape and not np.array_equal(warped, spoken)
+
+
+def test_live_use_is_refused_before_the_portrait_is_read(pipeline: ATLDiffPipeline) -> None:
+    with pytest.raises(InputError, match="makes frames in long clips; expected compact for live use"):
+        pipeline.live("nobody.jpg")
+
+
+def test_no_mouth_is_made_for_a_network_that_paints_none(
+    pipeline: ATLDiffPipeline, tiny_pipeline: ATLDiffPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError("a mouth painter was made")
+
+    warped = tiny_pipeline.animate(PICTURE, FACE, moving_face(2), steps=0)
+    painted = tiny_pipeline.animate(PICTURE, FACE, moving_face(2), steps=1)
+    monkeypatch.setattr(MouthPainter, "__init__", made)
+    assert np.array_equal(tiny_pipeline.animate(PICTURE, FACE, moving_face(2), steps=0), warped)
+    assert not np.array_equal(warped, painted)
+    pipeline.animate(PICTURE, FACE, moving_face(2), steps=1)
+    with pytest.raises(AssertionError):
+        tiny_pipeline.animate(PICTURE, FACE, moving_face(2), steps=1)
 
 
 def test_saving_and_loading_changes_nothing(pipeline: ATLDiffPipeline, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from atldiff.face.prepared import PreparedPortrait
 from atldiff.face.sitter import read_sitter
 from atldiff.image.animator import FaceAnimator
 from atldiff.image.scene import Scene, make_crop_scene, make_scene
+from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.live.face import LiveFace
 from atldiff.live.session import LiveSession, check_live
 from atldiff.media.files import frame_rate
@@ -34,7 +35,6 @@ from atldiff.speech.loudness import levelled_live
 from atldiff.speech.text import Voice, speech_or_text
 from atldiff.speech.voices import DEFAULT_VOICE
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
-from atldiff.speech.whisper import WhisperEncoder
 
 PortraitInput = Any
 """What :func:`~atldiff.face.portrait.load_portrait` takes: a path, bytes, an open file, a picture, an array …"""
@@ -211,13 +211,14 @@ class ATLDiffPipeline(PretrainedPipeline):
             InputError: an argument cannot be used, or the image network is one that works in long clips.
             FaceError: no usable face in the portrait.
         """
+        if not isinstance(self.unet, IdentityDiffusionUNet):
+            raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
         motion_options = self._options(look_ahead_s=look_ahead_s, **options)
         check_live(motion_options, sample_rate, max_delay_s, idle_s)
         sitter = read_sitter(*self._judged(portrait), face, max_size, aspect, background)
         motion_options = sitter.fitted_options(motion_options, options.get("seed"))
         scene = make_scene(self.unet, sitter.picture, sitter.landmarks, motion_options, crop_only, self._precision)
-        if not isinstance(scene.animator, FaceAnimator):
-            raise InputError(f"preset {self.config.preset} makes frames in long clips; expected compact for live use")
+        assert isinstance(scene.animator, FaceAnimator)
         motion = self._motion(scene.points, None, motion_options)
         living = LiveFace(motion, scene.animator, scene.pictures, scene.place, motion_options.fps, sample_rate)
         if max_delay_s is not None:
@@ -364,10 +365,7 @@ class ATLDiffPipeline(PretrainedPipeline):
     def _with_heard_emotion(self, options: GenerationOptions, audio: Speech) -> GenerationOptions:
         if options.emotion != AUTO_EMOTION:
             return options
-        encoder = self.speech_encoder
-        if not isinstance(encoder, WhisperEncoder):
-            encoder = WhisperEncoder.from_package().to(self.device)
-        heard, _ = classify_speech(self.emotion_classifier, encoder, audio.blocks())
+        heard, _ = classify_speech(self.emotion_classifier, self._emotion_encoder(), audio.blocks())
         return dataclasses.replace(options, emotion=heard)
 
     def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:

@@ -69,6 +69,9 @@ class FaceAnimator:
         steps: sampler steps; 0 gives the plain warp of the identity, without the network.
         seed: seeds the noise, which is the same for every frame, so that a face at rest is still.
         precision: of the network, see :func:`atldiff.image.precision.network_type`.
+
+    Attributes:
+        opens_mouth: whether the frames have a layer behind the lips.
     """
 
     def __init__(
@@ -84,15 +87,18 @@ class FaceAnimator:
         self._device = next(unet.parameters()).device
         self._unet = in_precision(unet, network_type(precision, self._device))
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
-        picture = to_picture(identity, PICTURE_SIZE).to(self._device)
-        self._face = IdentityFace(picture, landmarks, unet.config.warp)
         generator = torch.Generator().manual_seed(seed)
         self.begin_live()
         noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator)
         self._noise = noise[..., WORKED_ROWS, WORKED_COLUMNS].to(self._device)
-        with torch.no_grad():
-            self._tokens = self._unet.encode_identity(self._face.window_3WW[None])
-            self._at_rest = self._added_at_rest() if steps else torch.zeros(3, 1, 1)
+        self.opens_mouth = steps > 0 and unet.config.warp
+        if steps > 0:
+            self._face = IdentityFace(
+                to_picture(identity, PICTURE_SIZE).to(self._device), landmarks, unet.config.warp
+            )
+            with torch.no_grad():
+                self._tokens = self._unet.encode_identity(self._face.window_3WW[None])
+                self._at_rest = self._added_at_rest()
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""

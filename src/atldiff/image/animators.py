@@ -14,7 +14,13 @@ ImageNetwork = IdentityDiffusionUNet | PaperDiffusionUNet
 
 
 class Animator(Protocol):
-    """Moves one face."""
+    """Moves one face.
+
+    Attributes:
+        opens_mouth: whether its frames have a layer behind the lips.
+    """
+
+    opens_mouth: bool
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]: ...
 

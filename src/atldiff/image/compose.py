@@ -33,9 +33,17 @@ class PortraitComposer:
         crop: where the face crop lies in it.
         landmarks: (68, 2) identity landmarks, crop pixels.
         device: where the pixels are moved.
+        opens_mouth: whether the frames have a layer behind the lips.
     """
 
-    def __init__(self, portrait: np.ndarray, crop: FaceCrop, landmarks: np.ndarray, device: torch.device) -> None:
+    def __init__(
+        self,
+        portrait: np.ndarray,
+        crop: FaceCrop,
+        landmarks: np.ndarray,
+        device: torch.device,
+        opens_mouth: bool = True,
+    ) -> None:
         self._portrait, self._crop = portrait, crop
         self._box = left, top, right, bottom = _covered_box(portrait, crop)
         local, width, height = crop.within(left, top), right - left, bottom - top
@@ -47,8 +55,10 @@ class PortraitComposer:
         self._base = (inside @ to_image[:, :2].T + to_image[:, 2]).float().to(device)
         places, to_image = inside.float().to(device), to_image.float().to(device)
         self._turn = to_image[:, :2].T
-        self._lips = shut_lips(self._region, places, to_image, landmarks)
-        self._mouth = MouthPainter(self._lips, self._region, local, MouthGeometry(landmarks))
+        self._mouth = None
+        if opens_mouth:
+            lips = shut_lips(self._region, places, to_image, landmarks)
+            self._mouth = MouthPainter(lips, self._region, local, MouthGeometry(landmarks))
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(self, faces: FaceFrames) -> Iterator[np.ndarray]:
@@ -67,6 +77,7 @@ class PortraitComposer:
         places = _sample(turned, self._crop_places, padding="border").permute(0, 2, 3, 1) + self._base
         moved = _sample(self._lids.lowered(self._region, faces.lids_F), places, padding="border")
         if faces.shapes is not None:
+            assert self._mouth is not None
             self._mouth.paint(moved, faces.flow_F2GG, faces.shapes)
         self._add(moved, faces)
         levels = moved.mul_(255).round_().clamp_(0, 255)

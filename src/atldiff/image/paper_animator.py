@@ -31,6 +31,9 @@ class PaperFaceAnimator:
         emotion: one of :data:`~atldiff.options.EMOTIONS`; one that was never learned counts as neutral.
     """
 
+    opens_mouth = False
+    """The frames have no layer behind the lips."""
+
     def __init__(
         self,
         unet: PaperDiffusionUNet,

@@ -94,7 +94,7 @@ def make_crop_scene(
 def _scene(
     animator: Animator, network: ImageNetwork, picture: np.ndarray, crop: FaceCrop, points: np.ndarray
 ) -> Scene:
-    composer = PortraitComposer(picture, crop, points, next(network.parameters()).device)
+    composer = PortraitComposer(picture, crop, points, next(network.parameters()).device, animator.opens_mouth)
     height, width = picture.shape[:2]
     return Scene(points, animator, width, height, partial(_whole_pictures, composer=composer), crop.to_picture)
 

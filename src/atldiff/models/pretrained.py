@@ -18,6 +18,7 @@ from atldiff.models.device import choose_device
 from atldiff.models.loading import DEFAULT_MODEL, Model, PipelineConfig, load_model, save_model
 from atldiff.models.registry import SpeechEncoder
 from atldiff.speech.emotion import EmotionClassifier
+from atldiff.speech.whisper import WhisperEncoder
 
 
 class PretrainedPipeline:
@@ -40,6 +41,7 @@ class PretrainedPipeline:
         self.unet, self.emotion_classifier = unet.eval(), emotion_classifier.eval()
         self._precision = precision
         self._detector: FaceDetector | None = None
+        self._whisper: WhisperEncoder | None = None
         self._notices: dict[Path, str] = {}
         self._process = os.getpid()
         self.to(device)
@@ -51,6 +53,8 @@ class PretrainedPipeline:
         parts = [self.speech_encoder, self.landmark_generator, self.emotion_classifier, *(self.streaming or ())]
         for part in parts:
             part.to(self.device)
+        if self._whisper is not None:
+            self._whisper.to(self.device)
         self.unet.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
@@ -110,6 +114,14 @@ class PretrainedPipeline:
         with at_fault("portrait"):
             known = prepared(portrait)
         return (portrait, self._face_detector()) if known is None else (known.picture, known)
+
+    def _emotion_encoder(self) -> WhisperEncoder:
+        """What the emotion is heard with: the speech encoder itself, or one that is read at the first need."""
+        if isinstance(self.speech_encoder, WhisperEncoder):
+            return self.speech_encoder
+        if self._whisper is None:
+            self._whisper = WhisperEncoder.from_package().to(self.device)
+        return self._whisper
 
     def _face_detector(self) -> FaceDetector:
         if self._detector is None:
