@@ -1,13 +1,15 @@
 """Small folders of prepared clips for tests, written member by member."""
 
+import contextlib
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from pyarrow import parquet
 
 from atldiff.data.encoding import encode_landmarks, encode_sound, encode_video
@@ -32,6 +34,15 @@ def write_prepared(
                     rows.append(row | {"speaker": speaker, "split": split, "shard": shard} | members)
     parquet.write_table(pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"])), folder / INDEX_NAME)
     return folder
+
+
+@contextlib.contextmanager
+def judged_by_little() -> Iterator[pytest.MonkeyPatch]:
+    """Image networks are judged by one batch of the validation clips: eight take longer than a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atldiff.training.image.diffusion._VALIDATION_BATCHES", 1)
+        patch.setattr("atldiff.training.image.paper_diffusion._VALIDATION_CLIPS", 1)
+        yield patch
 
 
 def _clip(
@@ -71,5 +82,7 @@ def _pictures(landmarks: np.ndarray, size: int, random: np.random.Generator) -> 
     places = np.arange(size) + 0.5
     colours = random.uniform(-120, 120, (68, 3))
     profiles = np.exp(-0.5 * ((landmarks[..., None] - places) / 4) ** 2)
-    blobs = np.einsum("fky,fkx,kc->fyxc", profiles[:, :, 1], profiles[:, :, 0], colours)
+    columns_FKxc = profiles[:, :, 0, :, None] * colours[:, None]
+    blobs = profiles[:, :, 1].transpose(0, 2, 1) @ columns_FKxc.reshape(len(landmarks), 68, -1)
+    blobs = blobs.reshape(len(landmarks), size, size, 3)
     return np.clip(128 + blobs, 0, 255).round().astype(np.uint8)

@@ -1,6 +1,7 @@
 """What is particular to the training of the compact image network: the critic, given weights, ablations."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from atldiff.training.image.diffusion import (
     train_diffusion,
     validate,
 )
-from prepared_files import write_prepared
+from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
@@ -31,6 +32,12 @@ TINY_UNET = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2
 TINY_DIFFUSION = DiffusionTraining(steps=6, clips=2, frames=3, crop=16, warmup=1, report_every=2)
 EVERY_STEP = Launch("cpu", max_seconds=1e-9)
 CPU = Launch("cpu", quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def judging() -> Iterator[pytest.MonkeyPatch]:
+    with judged_by_little() as patch:
+        yield patch
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +97,16 @@ def test_a_critic_learns_what_is_blurred(prepared: Path) -> None:
 
 
 def test_a_run_with_a_critic_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(TINY_DIFFUSION, critic=0.1)
+    settings = dataclasses.replace(TINY_DIFFUSION, critic=0.1, steps=4)
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     train_diffusion(prepared, whole, settings, TINY_UNET, CPU)
-    for _ in range(TINY_DIFFUSION.steps):
+    for _ in range(settings.steps):
         train_diffusion(prepared, pieces, settings, TINY_UNET, EVERY_STEP)
     states = [Checkpoints(run, keep=2).latest() for run in (whole, pieces)]
     assert states[0] is not None and states[1] is not None
     torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=0, atol=0)
     assert any(name.startswith("critic.") for name in states[0]["model"])
-    assert Checkpoints(whole, keep=2).best()["step"] == TINY_DIFFUSION.steps
+    assert Checkpoints(whole, keep=2).best()["step"] == settings.steps
     assert set(load_file(whole / "unet" / WEIGHTS_NAME)) == set(IdentityDiffusionUNet(TINY_UNET).state_dict())
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from atldiff.training.pack import Packed, copy_code, write_pack
 from atldiff.training.packed_run import RETURN_NAME, gather_results, join_pieces, take_in, unpack
 from atldiff.training.sound.landmarks import LandmarkTask, LandmarkTraining
 from atldiff.training.sound.speech_features import cache_features
-from prepared_files import write_prepared
+from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
@@ -43,6 +44,12 @@ FOUND_ELSEWHERE += ("fsspec", "typing_extensions.py", "numpy", "numpy.libs", "cv
 FOUND_ELSEWHERE += ("opencv_python.libs", "opencv_contrib_python.libs")
 BARE_PYTHON = "import runpy, sys; site, *sys.argv = sys.argv[1:]; sys.path.append(site); "
 BARE_PYTHON += "runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+@pytest.fixture(autouse=True)
+def judging() -> Iterator[pytest.MonkeyPatch]:
+    with judged_by_little() as patch:
+        yield patch
 
 
 @pytest.fixture(scope="module")

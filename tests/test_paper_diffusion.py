@@ -39,7 +39,7 @@ from atldiff.training.image.paper_diffusion import (
     sample,
 )
 from face_shapes import open_face
-from prepared_files import write_prepared
+from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
@@ -348,6 +348,12 @@ def test_a_trained_network_draws_where_the_noise_says() -> None:
     assert (found - centres).abs().amax(dim=1).float().median() <= 3
     here, elsewhere = (brightness[torch.arange(16), c[:, 1], c[:, 0]] for c in (centres, centres.roll(1, 0)))
     assert (here - elsewhere).median() > 0.15
+
+
+@pytest.fixture(autouse=True, scope="module")
+def judging() -> Iterator[pytest.MonkeyPatch]:
+    with judged_by_little() as patch:
+        yield patch
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from atldiff.training.image.diffusion import DiffusionTask, DiffusionTraining, t
 from atldiff.training.sound.landmarks import LandmarkDraws, LandmarkTraining, train_landmarks
 from atldiff.training.sound.speech_features import cache_features
 from atldiff.training.sound.spoken_clips import judge_shapes
-from prepared_files import write_prepared
+from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
@@ -55,6 +55,12 @@ TINY_DIFFUSION = DiffusionTraining(steps=6, clips=2, frames=3, crop=16, warmup=1
 TINY_LANDMARKS = LandmarkTraining(steps=60, clips=4, frames=16, warmup=1, report_every=20)
 EVERY_STEP = Launch("cpu", max_seconds=1e-9)
 CPU = Launch("cpu", quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def judging() -> Iterator[pytest.MonkeyPatch]:
+    with judged_by_little() as patch:
+        yield patch
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +165,10 @@ def test_weights_judged_for_a_stop_alone_do_not_stay_the_best(prepared: Path, tm
     assert_same_state(train("stopped"), train("whole"))
 
 
-def test_the_folder_of_a_run(train_unet: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_of_a_run(
+    train_unet: Callable[..., Path], judging: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judging.undo()
     run = train_unet(launch=Launch("cpu"))
     assert [path.name for path in Checkpoints(run, keep=2).paths()] == ["step-000004.pt", "step-000006.pt"]
     sheets = sorted((run / "samples").iterdir())
@@ -519,7 +528,8 @@ def test_trains_where_there_is_little_but_torch(prepared: Path, tmp_path: Path) 
     for part in ("landmarks", "diffusion"):
         assert last_state(tmp_path / part)["step"] == 2
     assert not list(tmp_path.rglob("*.safetensors"))
-    train_landmarks(tmp_path, tmp_path / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8), launch=CPU)
+    few = LandmarkTraining(steps=2, clips=2, frames=8)
+    train_landmarks(tmp_path, tmp_path / "landmarks", few, LandmarkGeneratorConfig(channels=16), CPU)
     assert (tmp_path / "landmarks" / "landmark_generator" / "model.safetensors").is_file()
 
 
@@ -531,13 +541,18 @@ for name in ("av", "PIL", "pyarrow", "safetensors", "mediapipe", "tensorboard", 
     sys.modules[name] = None
 
 import torch
+from atldiff.image.unet import UNetConfig
+from atldiff.landmarks.generator import LandmarkGeneratorConfig
+from atldiff.training.image import diffusion
 from atldiff.training.image.diffusion import DiffusionTraining, train_diffusion
 from atldiff.training.sound.landmarks import LandmarkTraining, train_landmarks
 
 torch.set_num_threads(1)
+diffusion._VALIDATION_BATCHES = 1
 data, run = map(Path, sys.argv[1:])
-train_landmarks(data, run / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8))
-train_diffusion(data, run / "diffusion", DiffusionTraining(steps=2, clips=1, frames=2, crop=16))
+landmarks, network = LandmarkGeneratorConfig(channels=16), UNetConfig(channels=(8, 16, 16))
+train_landmarks(data, run / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8), landmarks)
+train_diffusion(data, run / "diffusion", DiffusionTraining(steps=2, clips=1, frames=2, crop=16), network)
 """
 
 
