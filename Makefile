@@ -27,7 +27,7 @@ assistant: $(VENV)/.installed-assistant
 	$(VENV)/bin/atldiff studio --page live
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,15 +22,58 @@ from atldiff.media.signing import (
     make_pair,
 )
 from atldiff.pipeline import ATLDiffPipeline
+from atldiff.processes.workers import processors
 from atldiff.speech.emotion import EmotionClassifier
 from atldiff.speech.waveform import SAMPLE_RATE, Speech
 from atldiff.speech.whisper import WhisperEncoder
+from forked_workers import fork_workers
 from media_files import sine, write_sound
-from service_server import MAX_DURATION_S, MAX_MEGAPIXELS, MAX_UPLOAD_MIB, UPLOAD_TIMEOUT_S, Server, running
+from service_server import Server, limited
 
 torch.set_num_threads(1)
+fork_workers()
 
 ASSETS = Path(atldiff.__file__).parent / "assets"
+
+LONGEST = (
+    "studio_page", "test_training", "test_service", "test_cli", "test_prepare", "test_sync", "one service",
+    "test_trees", "test_webrtc", "test_docs", "test_batch", "test_evaluation", "test_image_training", "test_talking",
+    "test_paper_diffusion", "test_live_page", "test_live", "test_distributed", "test_pipecat", "test_service_parts",
+    "test_console", "test_pack", "test_studio",
+)  # fmt: skip
+"""What takes longest is begun first, so that nobody waits for the end of it alone."""
+
+SHARED_SERVICE = ("test_service_connections", "test_service_live", "test_service_refusals")
+
+
+def group_of(path: Path) -> str:
+    """Files of one group are tested in one process, and share its service and its browser."""
+    if path.parent != Path(__file__).parent:
+        return path.parent.name
+    return "one service" if path.stem in SHARED_SERVICE else path.stem
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(group_of(item.path), len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice the processors: half of the time, a test waits for another process."""
+    return 2 * processors()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.split("::")[0])
+
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,29 +142,24 @@ def detector() -> Iterator[FaceDetector]:
         yield face_detector
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    limits = ["--max-upload", str(MAX_UPLOAD_MIB), "--max-duration", str(MAX_DURATION_S)]
-    limits += ["--max-pixels", str(MAX_MEGAPIXELS), "--upload-timeout", str(UPLOAD_TIMEOUT_S)]
-    model = ["--model", str(tiny_model), "--device", "cpu"]
-    data = tmp_path_factory.mktemp("service") / "data"
-    with running(data, *model, *limits, "--workers", "1", "--queue", "1") as server:
+    with limited(tmp_path_factory.mktemp("service") / "data", tiny_model) as server:
         yield server
-        assert not [line for line in server.log if "Traceback" in line]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def face(portrait: Path) -> bytes:
     return portrait.read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """0.4 s."""
     return write_sound(tmp_path_factory.mktemp("sound") / "tone.wav", sine(0.4, 16_000), 16_000).read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def long_sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """5 s."""
     return write_sound(tmp_path_factory.mktemp("sound") / "long.wav", sine(5, 16_000), 16_000).read_bytes()

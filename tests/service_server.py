@@ -19,6 +19,10 @@ from typing import Any, Self
 
 import av
 
+PLAIN = ("-m", "atldiff.cli")
+FORKING = (str(Path(__file__).with_name("forked_workers.py")),)
+"""Programs: ``atldiff`` as it is, and with workers that are there sooner."""
+
 START_S = 120.0
 MAX_UPLOAD_MIB, MAX_DURATION_S, MAX_MEGAPIXELS = 2, 6, 2
 UPLOAD_TIMEOUT_S = 4
@@ -47,11 +51,12 @@ class Server:
     data: Path
     arguments: list[str]
     verb: str = "serve"
+    program: tuple[str, ...] = FORKING
     log: list[str] = field(default_factory=list)
     port: int = 0
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "atldiff.cli", self.verb, "--port", "0", "--data", str(self.data)]
+        command = [sys.executable, *self.program, self.verb, "--port", "0", "--data", str(self.data)]
         self.process = subprocess.Popen([*command, *self.arguments], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -73,9 +78,10 @@ class Server:
     @property
     def children(self) -> list[int]:
         """Process numbers of the workers: those for videos are started after that for checks."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        found = " ".join((task / "children").read_text() for task in tasks)
-        return sorted(pid for pid in map(int, found.split()) if b"spawn_main" in cmdline(pid))
+        own = children_of(self.process.pid)
+        forking = (pid for pid in own if b"multiprocessing.forkserver" in cmdline(pid))
+        forked = [worker for pid in forking for worker in children_of(pid)]
+        return sorted([*forked, *(pid for pid in own if b"spawn_main" in cmdline(pid))])
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -102,8 +108,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(data: Path, *arguments: str, verb: str = "serve") -> Iterator[Server]:
-    server = Server(data, list(arguments), verb)
+def running(data: Path, *arguments: str, verb: str = "serve", program: tuple[str, ...] = FORKING) -> Iterator[Server]:
+    server = Server(data, list(arguments), verb, program)
     try:
         yield server.start()
     finally:
@@ -118,6 +124,22 @@ def guarded(folder: Path, model: Path, token: str, *arguments: str, verb: str = 
     given = ["--model", str(model), "--device", "cpu", "--token-file", str(folder / "tokens")]
     with running(folder / "data", *given, *arguments, verb=verb) as server:
         yield server
+
+
+@contextlib.contextmanager
+def limited(data: Path, model: Path, program: tuple[str, ...] = FORKING) -> Iterator[Server]:
+    """One with small limits, one worker, and room for one who waits."""
+    limits = ["--max-upload", str(MAX_UPLOAD_MIB), "--max-duration", str(MAX_DURATION_S)]
+    limits += ["--max-pixels", str(MAX_MEGAPIXELS), "--upload-timeout", str(UPLOAD_TIMEOUT_S)]
+    limits += ["--workers", "1", "--queue", "1"]
+    with running(data, "--model", str(model), "--device", "cpu", *limits, program=program) as server:
+        yield server
+        assert not [line for line in server.log if "Traceback" in line]
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def cmdline(pid: int) -> bytes:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,12 +24,15 @@ from dub_films import moving_frames
 from media_files import sine, write_video
 from service_server import (
     MAX_DURATION_S,
+    PLAIN,
     SLOW,
+    Server,
     assert_refused,
     figure,
     form,
     frames_of,
     head,
+    limited,
     queued,
     wait_until,
 )
@@ -45,6 +49,13 @@ from atldiff.speech.voices import voices
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of their own, as it is: some of the tests kill it."""
+    with limited(tmp_path_factory.mktemp("service") / "data", tiny_model, PLAIN) as server:
+        yield server
 
 
 def test_a_video_is_made_watched_fetched_and_deleted(server, face, sound) -> None:

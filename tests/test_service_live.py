@@ -105,11 +105,11 @@ def json_or_none(message: str | bytes) -> dict | None:
 
 
 def test_live_sessions_are_counted_and_cut_ones_are_freed(server, face) -> None:
-    workers = server.children
     with open_live(server) as first:
         first.send(START)
         first.send(face)
         assert json.loads(first.recv(60))["type"] == "ready"
+        workers = server.children
         with open_live(server) as second, pytest.raises(ConnectionClosed) as closed:
             assert "taken" in json.loads(second.recv(60))["problem"]["detail"]
             second.recv(60)

@@ -17,14 +17,14 @@ from studio_browser import Browser, browser, missing
 from studio_steps import DESKTOP, TOKEN, jobs, remove
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("studio")
     with guarded(folder, tiny_model, TOKEN, "--no-browser", verb="studio") as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium(portrait: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """With the astronaut before its camera, and the sentence at its microphone."""
     if missing():

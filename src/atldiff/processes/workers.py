@@ -18,6 +18,9 @@ from atldiff.processes.threads import use_threads
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+CONTEXT = multiprocessing.get_context("spawn")
+"""What makes worker processes: they begin with nothing of this one, whose threads would not live on in a fork."""
+
 
 class LostWorker(InputError):
     """A worker process died, for example for want of memory."""
@@ -118,9 +121,8 @@ class _Worker:
 
 
 def _start(function: Callable, threads: int) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, threads), daemon=True)
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_serve, args=(theirs, function, threads), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)

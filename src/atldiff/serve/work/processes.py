@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from atldiff.processes import workers
 from atldiff.processes.workers import end_with_parent, how_it_ended
 from atldiff.serve.problems import Problem, problem_of
 
@@ -47,13 +47,12 @@ class Worker:
     """
 
     def __init__(self, serve: Serve, setup: WorkerSetup) -> None:
-        context = multiprocessing.get_context("spawn")
         try:
-            self._pipe, theirs = context.Pipe()
+            self._pipe, theirs = workers.CONTEXT.Pipe()
         except OSError as error:
             raise _no_room(error) from error
         with theirs:
-            self._process = context.Process(target=_run, args=(theirs, serve, setup), daemon=True)
+            self._process = workers.CONTEXT.Process(target=_run, args=(theirs, serve, setup), daemon=True)
             try:
                 self._process.start()
             except OSError as error:
