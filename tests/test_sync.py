@@ -190,9 +190,9 @@ def test_lag_of_real_clips_is_found_untold(meter: SyncMeter, corpus: str, lag: f
         for number in range(clips):
             path = paths[number * len(paths) // clips]
             frames, fps = read_frames(path)
-            landmarks = fill_gaps(track_landmarks(frames, detector))
-            traces.append(judge.trace(landmarks, read_waveform(path), fps))
-            related.append(meter.trace(landmarks, read_waveform(path), fps))
+            landmarks, sound = fill_gaps(track_landmarks(frames, detector)), read_waveform(path)
+            traces.append(judge.trace(landmarks, sound, fps))
+            related.append(meter.trace(landmarks, sound, fps))
     found = estimate_lag(traces)
     assert found.lag_s == pytest.approx(lag, abs=0.02)
     assert found.low_s <= lag <= found.high_s
