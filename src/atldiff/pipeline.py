@@ -264,7 +264,7 @@ class ATLDiffPipeline(PretrainedPipeline):
         film = Film.open(video)
         audio = speech_or_text(speech, text, voice, sample_rate, audio_track)
         survey = survey_film(film, self._face_detector(), face, progress)
-        return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, spoken), asked)
+        return dub_film(film, survey, audio, lambda rest: self._landmarks(rest, audio, spoken, rest), asked)
 
     def talk(
         self,
@@ -368,15 +368,23 @@ class ATLDiffPipeline(PretrainedPipeline):
         heard, _ = classify_speech(self.emotion_classifier, self._emotion_encoder(), audio.blocks())
         return dataclasses.replace(options, emotion=heard)
 
-    def _landmarks(self, identity: np.ndarray, audio: Speech, options: GenerationOptions) -> Iterator[np.ndarray]:
-        """Blocks of the frames' landmarks for identity landmarks in crop pixels."""
+    def _landmarks(
+        self, identity: np.ndarray, audio: Speech, options: GenerationOptions, speaking: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Blocks of the frames' landmarks for identity landmarks, and those of the speaking face, in crop pixels."""
         threshold = None if options.look_ahead_s else activity_threshold(audio.levelled_blocks())
         blocks = levelled_live(audio.blocks()) if options.look_ahead_s else audio.levelled_blocks()
-        return self._motion(identity, threshold, options).landmarks(blocks, audio.frames_at(options.fps))
+        return self._motion(identity, threshold, options, speaking).landmarks(blocks, audio.frames_at(options.fps))
 
-    def _motion(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> Motion:
+    def _motion(
+        self,
+        identity: np.ndarray,
+        threshold: float | None,
+        options: GenerationOptions,
+        speaking: np.ndarray | None = None,
+    ) -> Motion:
         encoder, generator = self.speech_encoder, self.landmark_generator
         if options.look_ahead_s and self.streaming:
             encoder, generator = self.streaming
         motion_class = LANDMARK_GENERATORS[type(generator).__name__].motion
-        return motion_class(encoder, generator, identity, threshold, options)
+        return motion_class(encoder, generator, identity, threshold, options, speaking)

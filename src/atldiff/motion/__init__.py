@@ -1,1 +1,1 @@
-"""What a face does while it speaks, window by window: the spoken landmarks, blinks, head, expression, rest."""
+"""What a face does while it speaks: the spoken landmarks, a smile that gives way, blinks, head, expression, rest."""

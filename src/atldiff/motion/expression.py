@@ -2,7 +2,7 @@
 
 Nothing here is learned. Each expression is a weighted sum of *action units* of the Facial Action Coding System
 (Ekman & Friesen 1978), chosen by eye, of which only what keeps the speech readable is used: no unit opens or closes
-the mouth. An expression is laid over the portrait's own; a smiling portrait stays a smiling one.
+the mouth. An expression is laid over the portrait's own, of which the smile gives way (:mod:`atldiff.motion.ease`).
 """
 
 import numpy as np

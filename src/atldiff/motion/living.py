@@ -12,10 +12,12 @@ import torch
 from atldiff.face.topology import INNER_LIP_PAIRS, JAW, MOUTH, interocular_distance
 from atldiff.landmarks.generator import LandmarkGenerator, feature_positions
 from atldiff.motion.blinks import Blinks, close_lids
+from atldiff.motion.ease import speaking_mouth
 from atldiff.motion.expression import apply_expression
 from atldiff.motion.head import HeadMotion, move_head
 from atldiff.motion.rest import closing_displacement
 from atldiff.options import GenerationOptions
+from atldiff.ramps import smoothstep
 from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.activity import ActivityMeter, voice_activity, voice_level
 from atldiff.speech.distilled import DistilledEncoder, FeatureStream
@@ -29,6 +31,12 @@ _BEFORE_SECONDS = 0.9
 _PAUSE_SECONDS = 0.1
 _PAUSE_LEVEL = 0.15
 _LEVELS_HALF_LIFE_SECONDS = 10.0
+
+_EASE_IN_PAUSES = 0.5
+"""How much of a smile stays away while nothing is said for long: a slight smile with lips together looks natural."""
+
+_EASE_VOICE = 0.5
+"""Share of voice around a frame from which on the smile has given way."""
 
 
 class Hush:
@@ -59,14 +67,23 @@ class Motion(ABC):
         threshold: level in dB under which the mouth rests, see :func:`atldiff.speech.activity.activity_threshold`;
             None: by what has been heard so far, as it must be for live sound.
         options: frame rate, seed, look-ahead, and how much of each motion; the emotion is not ``auto``.
+        speaking: (68, 2) the same face as it speaks; None: see :func:`~atldiff.motion.ease.speaking_mouth`.
 
     Attributes:
         hush: frames through which the mouth rests.
     """
 
-    def __init__(self, identity: np.ndarray, threshold: float | None, options: GenerationOptions) -> None:
+    def __init__(
+        self,
+        identity: np.ndarray,
+        threshold: float | None,
+        options: GenerationOptions,
+        speaking: np.ndarray | None = None,
+    ) -> None:
         self._identity = identity
-        self._rest = closing_displacement(identity)
+        self._speaking = speaking_mouth(identity) if speaking is None else speaking
+        self._rest = closing_displacement(self._speaking)
+        self._resting = identity + closing_displacement(identity), self._speaking + self._rest
         self._threshold = threshold
         self._options = options
         self._windowing = Windowing.for_look_ahead(options.look_ahead_s)
@@ -110,9 +127,11 @@ class Motion(ABC):
 
     def _window_landmarks(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
         options, times = self._options, numbers / self._options.fps
-        landmarks = self._spoken(window, numbers, threshold)
-        landmarks = apply_expression(landmarks, self._identity, options.emotion, options.intensity)
         start_s = window.start / SAMPLE_RATE
+        heard = window.samples, times - start_s, threshold, self._windowing.after / SAMPLE_RATE
+        voice = _voice_around(*heard)
+        landmarks = self._spoken(window, numbers, threshold, voice)
+        landmarks = apply_expression(landmarks, self._identity, options.emotion, options.intensity)
         if options.blink == "auto":
 
             def pauses(time: float) -> bool:
@@ -120,23 +139,26 @@ class Motion(ABC):
                 return voice_level(window.samples, heard, threshold).mean() < _PAUSE_LEVEL
 
             landmarks = close_lids(landmarks, self._blinks.closure(times, pauses))
-        heard = window.samples, times - start_s, threshold, self._windowing.after / SAMPLE_RATE
         higher = self._pitch.rise(times, self._windowing.after / SAMPLE_RATE)
-        voice = np.column_stack([_loudness(*heard), higher])
-        pose = _liveliness(*heard)[:, None] * self._head.pose(times, voice)
+        moves = self._head.pose(times, np.column_stack([_loudness(*heard), higher]))
+        pose = (0.5 + 0.5 * voice)[:, None] * moves
         return move_head(landmarks, self._identity, pose)
 
-    def _spoken(self, window: SpeechWindow, numbers: np.ndarray, threshold: float) -> np.ndarray:
+    def _spoken(
+        self, window: SpeechWindow, numbers: np.ndarray, threshold: float, voice_around: np.ndarray
+    ) -> np.ndarray:
         """The speaking face, (F, 68, 2) float32; the mouth rests where there is no voice."""
         spoken = self._displacements(window, numbers)
         times = numbers / self._options.fps - window.start / SAMPLE_RATE
         voice = (voice_activity(window.samples, times, threshold) * self.hush.share(numbers))[:, None, None]
-        displacement = self._rest + voice * scale_mouth(spoken - self._rest, self._options.mouth)
-        return keep_lips_apart((self._identity + displacement).astype(np.float32))
+        ease = _EASE_IN_PAUSES + (1 - _EASE_IN_PAUSES) * smoothstep(voice_around / _EASE_VOICE)[:, None, None]
+        own, speaking = self._resting
+        moved = voice * scale_mouth(spoken - self._rest, self._options.mouth)
+        return keep_lips_apart(((1 - ease) * own + ease * speaking + moved).astype(np.float32))
 
     @abstractmethod
     def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
-        """What is spoken in the frames ``numbers``: (F, 68, 2) crop pixels from the identity landmarks."""
+        """What is spoken in the frames ``numbers``: (F, 68, 2) crop pixels from the speaking face's landmarks."""
 
 
 class FaceMotion(Motion):
@@ -147,7 +169,7 @@ class FaceMotion(Motion):
 
     Args:
         encoder, generator: the speech encoder and the landmark generator, on the same device.
-        identity, threshold, options: see :class:`Motion`.
+        identity, threshold, options, speaking: see :class:`Motion`.
     """
 
     def __init__(
@@ -157,8 +179,9 @@ class FaceMotion(Motion):
         identity: np.ndarray,
         threshold: float | None,
         options: GenerationOptions,
+        speaking: np.ndarray | None = None,
     ) -> None:
-        super().__init__(identity, threshold, options)
+        super().__init__(identity, threshold, options, speaking)
         self._encoder = encoder
         self._generator = generator
         self._heard = 0
@@ -178,9 +201,9 @@ class FaceMotion(Motion):
         device = next(self._generator.parameters()).device
         positions = feature_positions(torch.from_numpy(numbers), self._options.fps)
         features, first = self._features(window, positions, device)
-        identity = torch.from_numpy(self._identity).float().to(device)[None]
-        moved = self._generator(features, (positions - first).float().to(device)[None], identity)[0].cpu().numpy()
-        return moved * interocular_distance(self._identity)
+        face = torch.from_numpy(self._speaking).float().to(device)[None]
+        moved = self._generator(features, (positions - first).float().to(device)[None], face)[0].cpu().numpy()
+        return moved * interocular_distance(self._speaking)
 
     def _features(
         self, window: SpeechWindow, positions: torch.Tensor, device: torch.device
@@ -216,8 +239,8 @@ def keep_lips_apart(landmarks: np.ndarray) -> np.ndarray:
     return apart
 
 
-def _liveliness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_s: float) -> np.ndarray:
-    """Factor on the head's motion, (F,) from 0.5 in silence to 1 in speech; it changes within about a second.
+def _voice_around(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_s: float) -> np.ndarray:
+    """How much voice there is about each time, (F,) from 0 in silence to 1; it changes within about a second.
 
     Sound later than ``ahead_s`` after a frame does not count.
     """
@@ -225,7 +248,7 @@ def _liveliness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_
     offsets = offsets[offsets <= ahead_s]
     around = (times[:, None] + offsets).ravel()
     voice = voice_activity(samples, around, threshold).reshape(len(times), len(offsets))
-    return 0.5 + 0.5 * np.average(voice, axis=1, weights=1 + np.cos(np.pi * offsets / _LIVELY_SECONDS))
+    return np.average(voice, axis=1, weights=1 + np.cos(np.pi * offsets / _LIVELY_SECONDS))
 
 
 def _loudness(samples: np.ndarray, times: np.ndarray, threshold: float, ahead_s: float) -> np.ndarray:

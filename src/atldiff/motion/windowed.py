@@ -111,7 +111,7 @@ class WindowedMotion(Motion):
 
     Args:
         encoder, generator: the speech encoder and the landmark generator, on the same device.
-        identity, threshold, options: see :class:`~atldiff.motion.living.Motion`.
+        identity, threshold, options, speaking: see :class:`~atldiff.motion.living.Motion`.
     """
 
     def __init__(
@@ -121,8 +121,9 @@ class WindowedMotion(Motion):
         identity: np.ndarray,
         threshold: float,
         options: GenerationOptions,
+        speaking: np.ndarray | None = None,
     ) -> None:
-        super().__init__(identity, threshold, options)
+        super().__init__(identity, threshold, options, speaking)
         self._encoder = encoder
         self._generator = generator
 
@@ -135,7 +136,7 @@ class WindowedMotion(Motion):
         ]
         predicted = [self._predict(encode_window(self._encoder, window.samples, start)) for start in starts]
         blended = blend_windows(predicted, [start / SAMPLE_RATE for start in starts], times)
-        return blended - self._identity
+        return blended - self._speaking
 
     def _predict(self, features_TC: torch.Tensor) -> np.ndarray:
-        return predict_window(self._generator, features_TC, self._identity, CROP_SIZE, self._options.emotion)
+        return predict_window(self._generator, features_TC, self._speaking, CROP_SIZE, self._options.emotion)
