@@ -133,7 +133,7 @@ def test_several_faces(arguments, refused, portrait, tmp_path, capfd):
     path = tmp_path / "two.png"
     canvas.save(path)
     largest, left, right = (tmp_path / f"{name}.mp4" for name in ("largest", "left", "right"))
-    fast = ["--crop-only", "--steps=1"]
+    fast = ["--crop-only", "--steps=1", "--fps=5"]
     assert main([*arguments(portrait=path, output=largest), *fast]) == 0
     err = capfd.readouterr().err
     assert err == f"{STAGES}atldiff: 2 faces found; taking the largest (choose with --face N)\n"

@@ -72,7 +72,7 @@ def test_the_command_line_draws_it(tmp_path, tiny_model, portrait, word):
     pictures = []
     for name, more in (("plain", []), ("badged", ["--badge"])):
         path = tmp_path / f"{name}.mp4"
-        options = ["--model", str(tiny_model), "--crop-only", "--device", "cpu", *more]
+        options = ["--model", str(tiny_model), "--crop-only", "--fps", "5", "--device", "cpu", *more]
         inputs = ["--portrait", str(portrait), "--speech", str(word), "-o", str(path)]
         assert main(["generate", "-q", *inputs, *options]) == 0
         assert read_provenance(path).state == INTACT

@@ -31,7 +31,7 @@ def test_help_can_be_read_on_any_console(encoding) -> None:
 
 @pytest.fixture
 def command(portrait: Path, word: Path, tiny_model: Path, tmp_path: Path) -> str:
-    inputs = f"--portrait {portrait} --speech {word} --model {tiny_model} --device cpu --crop-only"
+    inputs = f"--portrait {portrait} --speech {word} --model {tiny_model} --device cpu --crop-only --fps 5"
     return f"{COMMAND} generate {inputs} -o {tmp_path / 'out.mp4'}"
 
 

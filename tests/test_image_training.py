@@ -86,8 +86,10 @@ def test_a_critic_learns_what_is_blurred(prepared: Path) -> None:
     critic = task.model.critic
     assert critic is not None
     optimiser = torch.optim.Adam(critic.parameters(), lr=2e-3)
+    draws = task.draws(0, 1)
+    batches = [task.assemble(draws[step]) for step in range(TINY_DIFFUSION.steps)]
     for step in range(40):
-        batch = task.assemble(task.draws(0, 1)[step % TINY_DIFFUSION.steps])
+        batch = batches[step % len(batches)]
         blurred = F.avg_pool2d(batch["clean"], 5, stride=1, padding=2)
         loss = critic_losses(critic, blurred, batch)[2]
         optimiser.zero_grad()
