@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from atldiff.image.mouth.geometry import edge_coefficients, edge_height
+
 _UPPER_EDGE = (60, 61, 62, 63, 64)
 _LOWER_EDGE = (60, 67, 66, 65, 64)
 _LIP_DEPTH = 0.35
@@ -29,31 +31,35 @@ def shut_lips(
     Returns:
         (3, H, W).
     """
-    x, y = places_HW2.unbind(dim=-1)
-    top, bottom = _edge(x, landmarks[list(_UPPER_EDGE)]), _edge(x, landmarks[list(_LOWER_EDGE)])
+    points = torch.from_numpy(landmarks).to(places_HW2)
+    corner, across = points[_UPPER_EDGE[0]], points[_UPPER_EDGE[-1]] - points[_UPPER_EDGE[0]]
+    length = across.norm().clamp_min(1e-3)
+    ahead = across / length
+    below = torch.stack([-ahead[1], ahead[0]])
+    along, height = (((places_HW2 - corner) @ axis) for axis in (ahead, below))
+    top, bottom = (
+        edge_height(edge_coefficients(points[None], nodes), (along / length).clip(0, 1)[None])[0]
+        for nodes in (_UPPER_EDGE[1:4], _LOWER_EDGE[1:4])
+    )
     gap = (bottom - top).clamp_min(1e-3)
     depth = (
         _LIP_DEPTH * (landmarks[[50, 51, 52], 1] - landmarks[[61, 62, 63], 1]).mean(),
         _LIP_DEPTH * (landmarks[[58, 57, 56], 1] - landmarks[[67, 66, 65], 1]).mean(),
     )
-    upper = _read(image_CHW, x, top + depth[0], to_image)
-    lower = _read(image_CHW, x, bottom + depth[1], to_image)
-    share = ((y - top) / gap).clamp(0, 1)
+
+    def colours(heights: torch.Tensor) -> torch.Tensor:
+        return _read(image_CHW, corner + along[..., None] * ahead + heights[..., None] * below, to_image)
+
+    share = ((height - top) / gap).clamp(0, 1)
     seam = 1 - _SEAM_DARKNESS * torch.exp(-0.5 * ((share - 0.5) / _SEAM_WIDTH).square())
-    painted = torch.lerp(upper, lower, share) * seam
-    inside = torch.minimum(y - top, bottom - y) + 0.5
-    inside = torch.minimum(inside, torch.minimum(x - landmarks[60, 0], landmarks[64, 0] - x)).clamp(0, 1)
+    painted = torch.lerp(colours(top + depth[0]), colours(bottom + depth[1]), share) * seam
+    inside = torch.minimum(height - top, bottom - height) + 0.5
+    inside = torch.minimum(inside, torch.minimum(along, length - along)).clamp(0, 1)
     return torch.lerp(image_CHW, painted, inside)
 
 
-def _edge(x_HW: torch.Tensor, points: np.ndarray) -> torch.Tensor:
-    """Height of the line through ``points`` (from left to right) at each x."""
-    heights = np.interp(x_HW.cpu().numpy(), points[:, 0], points[:, 1])
-    return torch.from_numpy(heights).to(x_HW)
-
-
-def _read(image_CHW: torch.Tensor, x: torch.Tensor, y: torch.Tensor, to_image: torch.Tensor) -> torch.Tensor:
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ to_image.to(x).T
+def _read(image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Tensor) -> torch.Tensor:
+    places = torch.cat([places_HW2, torch.ones_like(places_HW2[..., :1])], dim=-1) @ to_image.to(places_HW2).T
     return F.grid_sample(image_CHW[None], places[None], mode="bilinear", padding_mode="border", align_corners=False)[
         0
     ]
