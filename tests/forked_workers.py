@@ -9,7 +9,7 @@ import sys
 from atldiff.cli import main
 from atldiff.processes import workers
 
-NEEDED = ["atldiff.pipeline", "atldiff.data.parts", "atldiff.serve.live.work", "mediapipe.tasks.python.vision"]
+NEEDED = ["atldiff.pipeline", "atldiff.data.findings", "atldiff.serve.live.work", "mediapipe.tasks.python.vision"]
 
 
 def fork_workers() -> None:

@@ -17,7 +17,7 @@ import torch
 from atldiff.cli import main
 from atldiff.errors import ATLDiffError, InputError, ModelError
 from atldiff.processes.workers import LostWorker, run_apart
-from atldiff.render.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, JobResult, read_jobs, run_batch
+from atldiff.render.batch import CSV_REPORT, FAILED, JSON_REPORT, KEPT, MADE, BatchResult, read_jobs, run_batch
 
 torch.set_num_threads(1)
 
@@ -39,7 +39,7 @@ def write_table(folder: Path, *rows: str, columns: str = "portrait,speech,output
     return path
 
 
-def statuses(results: list[JobResult]) -> list[str]:
+def statuses(results: list[BatchResult]) -> list[str]:
     return [result.status for result in results]
 
 
@@ -159,11 +159,11 @@ def test_good_jobs_are_done_bad_ones_reported_and_nothing_twice(inputs, tmp_path
     rows = ["face.jpg,word.wav,a.mp4,25,yes", "broken.jpg,word.wav,,25,yes", "face.jpg,none.wav,,25,yes"]
     rows += ["face.jpg,word.wav,deep/b.mp4,10,yes", "face.jpg,word.wav,c.mp4,x,yes"]
 
-    def run() -> list[JobResult]:
+    def run() -> list[BatchResult]:
         steps: list[tuple[int, int]] = []
         reports: list[int] = []
 
-        def watch(result: JobResult) -> None:
+        def watch(result: BatchResult) -> None:
             assert result.status in (MADE, FAILED)
             if (out / JSON_REPORT).exists():
                 reports.append(len(json.loads((out / JSON_REPORT).read_text())["jobs"]))

@@ -9,7 +9,7 @@ import torch
 
 from atldiff.errors import InputError
 from atldiff.image import unet as unet_module
-from atldiff.image.animator import HALO_FRAMES, WINDOW_FRAMES, FaceAnimator
+from atldiff.image.animator import CLIP_FRAMES, HALO_FRAMES, FaceAnimator
 from atldiff.image.precision import network_type
 from atldiff.image.sampler import bridge_sample, bridge_state, bridge_times
 from atldiff.image.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
@@ -228,7 +228,7 @@ def test_the_precision_is_chosen_for_the_device() -> None:
 
 
 def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
-    count = WINDOW_FRAMES + 2 * HALO_FRAMES + 3
+    count = CLIP_FRAMES + 2 * HALO_FRAMES + 3
     steps = np.arange(count)[:, None, None]
     landmarks = (face_like_points().numpy() + np.sin(steps / 3)).astype(np.float32)
     whole = torch.cat([part.residual_F3hw for part in animator().stream([landmarks])])
@@ -240,7 +240,7 @@ def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_windows_join_without_a_seam(steps: int) -> None:
-    count = WINDOW_FRAMES + 8
+    count = CLIP_FRAMES + 8
     landmarks = (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
     windows = torch.cat([part.residual_F3hw for part in animator(steps=steps).stream([landmarks])])
     at_once = animator(steps=steps).animate(landmarks).residual_F3hw

@@ -146,7 +146,7 @@ def test_the_landmark_part_takes_its_features_along(data: Path, tmp_path: Path) 
         return LandmarkTask(folder, training, LandmarkGeneratorConfig(channels=16, dilations=(1, 2)))
 
     packed = write_pack(data, tmp_path / "pack", "landmarks", [], make_task)
-    assert (packed.clips, packed.of, packed.parts) == (8, 8, 1)
+    assert (packed.clips, packed.of, packed.folders) == (8, 8, 1)
     assert not (data / "features").exists()
     unpack(tmp_path / "pack", tmp_path / "data")
     task = make_task(tmp_path / "data")
@@ -158,25 +158,25 @@ def test_the_landmark_part_takes_its_features_along(data: Path, tmp_path: Path) 
     assert np.array_equal(plain[0].variants[0].features, again[0].variants[0].features)
 
 
-def test_parts_keep_their_size_and_speakers_share_the_room(tmp_path: Path) -> None:
+def test_folders_keep_their_size_and_speakers_share_the_room(tmp_path: Path) -> None:
     data = write_prepared(tmp_path / "data", ["train"] * 24 + ["val"] * 4, frames=2, speakers=3)
     copy_code(tmp_path / "code")
     members = [clip.info.members for clip in PreparedClips.open(data).clips]
     clip = max(each["landmarks"][1] + each["video"][1] for each in members) + 3 * 1024
     code = folder_size(tmp_path / "code")
     size = code + 2**16 + 10 * clip
-    packed = diffusion_pack(data, tmp_path / "small", part_size=size, most_parts=1)
+    packed = diffusion_pack(data, tmp_path / "small", folder_bytes=size, most_folders=1)
     assert 6 <= packed.clips <= 11 and packed.of == 28
     assert folder_size(tmp_path / "small" / "part-0") <= size
     rows = json.loads((tmp_path / "small" / "part-0" / "clips.json").read_text())
     taken = [row["speaker"] for row in rows if row["split"] == "train"]
     assert max(map(taken.count, taken)) - min(map(taken.count, taken)) <= 1 and len(set(taken)) == 3
     assert {row["split"] for row in rows} == {"train", "val"}
-    packed = diffusion_pack(data, tmp_path / "two", part_size=size, most_parts=2)
-    assert (packed.clips, packed.parts) == (28, 2)
-    assert all(folder_size(part) <= size for part in (tmp_path / "two").iterdir())
-    with pytest.raises(InputError, match="expected larger parts"):
-        diffusion_pack(data, tmp_path / "none", part_size=code + 2**16)
+    packed = diffusion_pack(data, tmp_path / "two", folder_bytes=size, most_folders=2)
+    assert (packed.clips, packed.folders) == (28, 2)
+    assert all(folder_size(each) <= size for each in (tmp_path / "two").iterdir())
+    with pytest.raises(InputError, match="expected larger ones"):
+        diffusion_pack(data, tmp_path / "none", folder_bytes=code + 2**16)
     assert not (tmp_path / "none").exists()
     shutil.rmtree(tmp_path / "two" / "part-1")
     with pytest.raises(InputError, match="part-1 of the pack are missing"):

@@ -22,9 +22,17 @@ import pyarrow.parquet
 import pytest
 
 from atldiff.cli import main
+from atldiff.data.findings import (
+    Findings,
+    Tools,
+    WantedClip,
+    findings_path,
+    kept_findings,
+    make_findings,
+    read_findings,
+)
 from atldiff.data.index import open_index
 from atldiff.data.media_source import MediaSource, SourceClip
-from atldiff.data.parts import Part, Task, Tools, kept_parts, make_part, part_path, read_part
 from atldiff.data.prepare import PrepareReport, prepare
 from atldiff.data.prepared import PreparedClips
 from atldiff.data.shards import write_shards
@@ -58,29 +66,29 @@ def tools(detector: FaceDetector) -> Tools:
     return Tools(detector, LagMeter(), SyncMeter.from_package())
 
 
-def task_of(path: Path, sound: Path | None = None) -> Task:
+def wanted_clip(path: Path, sound: Path | None = None) -> WantedClip:
     media = MediaSource(path)
     clip = SourceClip("made/a/clip", "made", "a", "", "", "train", media, MediaSource(sound or path), None)
-    return Task(clip, path.parent, path.parent / "out", 256, Fraction(25))
+    return WantedClip(clip, path.parent, path.parent / "out", 256, Fraction(25))
 
 
 def verdict(path: Path, tools: Tools, kind: str = "rejected") -> str:
-    task = task_of(path)
-    make_part(task, tools)
-    return read_part(task.part).row[kind]
+    wanted = wanted_clip(path)
+    make_findings(wanted, tools)
+    return read_findings(wanted.findings_path).row[kind]
 
 
 def test_a_clip_without_fault_keeps_its_face_and_sound(tmp_path: Path, face: np.ndarray, tools: Tools) -> None:
     path = write_video(tmp_path / "a.mp4", moving(face), samples=burst(0.48, 48_000, 0.2))
-    task = task_of(path)
-    make_part(task, tools)
-    part = read_part(task.part)
-    assert part.row["rejected"] == ""
-    assert part.row["source"] == "a.mp4"
-    assert (part.row["frames"], part.row["duration_s"]) == (FRAMES, 0.48)
-    assert part.landmarks.shape == (FRAMES, 68, 2)
-    assert 80 < np.median(interocular_distance(part.landmarks)) < 120
-    assert abs(burst_time(part.sound / 32767, SAMPLE_RATE) - 0.2) < 0.005
+    wanted = wanted_clip(path)
+    make_findings(wanted, tools)
+    found = read_findings(wanted.findings_path)
+    assert found.row["rejected"] == ""
+    assert found.row["source"] == "a.mp4"
+    assert (found.row["frames"], found.row["duration_s"]) == (FRAMES, 0.48)
+    assert found.landmarks.shape == (FRAMES, 68, 2)
+    assert 80 < np.median(interocular_distance(found.landmarks)) < 120
+    assert abs(burst_time(found.sound / 32767, SAMPLE_RATE) - 0.2) < 0.005
 
 
 def test_each_fault_is_told(tmp_path: Path, face: np.ndarray, tools: Tools) -> None:
@@ -111,10 +119,10 @@ def test_a_clip_whose_sound_cannot_be_used_keeps_its_picture(tmp_path: Path, fac
     def unheard(name: str, samples: np.ndarray | None) -> str:
         path = write_video(tmp_path / f"{name}.mp4", moving(face), samples=samples)
         reason = verdict(path, tools, "unheard")
-        part = read_part(task_of(path).part)
-        assert part.row["rejected"] == ""
-        assert (part.row["frames"], len(part.landmarks), bool(part.video)) == (FRAMES, FRAMES, True)
-        assert (len(part.sound) == 0) == (part.lag is None) == (part.sync is None) == bool(reason)
+        found = read_findings(wanted_clip(path).findings_path)
+        assert found.row["rejected"] == ""
+        assert (found.row["frames"], len(found.landmarks), bool(found.video)) == (FRAMES, FRAMES, True)
+        assert (len(found.sound) == 0) == (found.lag is None) == (found.sync is None) == bool(reason)
         return reason
 
     assert unheard("still", silence) == "silent: -90 dB of full scale where it is loudest, expected at least -60"
@@ -134,10 +142,10 @@ def resized(picture: np.ndarray, side: int) -> np.ndarray:
 
 def test_sound_that_ends_early_ends_the_clip(tmp_path: Path, face: np.ndarray, tools: Tools) -> None:
     path = write_video(tmp_path / "a.mp4", moving(face, 20), samples=sine(0.4, 48_000))
-    task = task_of(path)
-    make_part(task, tools)
-    part = read_part(task.part)
-    assert part.row["frames"] == len(part.landmarks) == 10
+    wanted = wanted_clip(path)
+    make_findings(wanted, tools)
+    found = read_findings(wanted.findings_path)
+    assert found.row["frames"] == len(found.landmarks) == 10
 
 
 @needs_data
@@ -339,11 +347,11 @@ def test_a_known_clip_is_kept_if_it_and_its_sound_can_be_read(
     rows, _ = open_index(shutil.copytree(undisturbed[0], source / "out"))
     known = next(row for row in rows if row["key"] == "made/a/1")
     shard = source / "out" / "shards" / known["shard"]
-    task = dataclasses.replace(task_of(source / "1.mp4"), known=known)
+    wanted = dataclasses.replace(wanted_clip(source / "1.mp4"), known=known)
 
-    def made() -> Part:
-        make_part(task, tools)
-        return read_part(task.part)
+    def made() -> Findings:
+        make_findings(wanted, tools)
+        return read_findings(wanted.findings_path)
 
     kept = made()
     assert kept.row["rejected"] == ""
@@ -454,15 +462,19 @@ def test_killed_and_run_again_gives_the_same_bytes(
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "atldiff.cli", "prepare", "clips", str(tree), str(folder), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while len(kept_parts(folder)) < 2:
+        while len(kept_findings(folder)) < 2:
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
-    made = {part_path(folder, key): part_path(folder, key).stat().st_mtime_ns for key in kept_parts(folder)}
+    made = {
+        findings_path(folder, key): findings_path(folder, key).stat().st_mtime_ns for key in kept_findings(folder)
+    }
     assert 2 <= len(made) < 5
     time.sleep(1)
-    assert len(kept_parts(folder)) <= len(made) + 1, "the worker must end with its parent"
-    made = {part_path(folder, key): part_path(folder, key).stat().st_mtime_ns for key in kept_parts(folder)}
+    assert len(kept_findings(folder)) <= len(made) + 1, "the worker must end with its parent"
+    made = {
+        findings_path(folder, key): findings_path(folder, key).stat().st_mtime_ns for key in kept_findings(folder)
+    }
     (folder / ".parts" / "made" / ".half.npz.abc").write_bytes(b"half")
     seen = []
 

@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from atldiff.models.loading import DEFAULT_MODEL
-    from atldiff.render.batch import CSV_REPORT, FAILED, KEPT, MADE, JobResult, run_batch
+    from atldiff.render.batch import CSV_REPORT, FAILED, KEPT, MADE, BatchResult, run_batch
 
     make_folder(arguments.output)
 
-    def show(result: JobResult) -> None:
+    def show(result: BatchResult) -> None:
         words = f"made, {result.frames} frames in {result.seconds} s" if result.status == MADE else result.error
         _log.info("%s: %s%s", result.output, "" if result.status == MADE else "failed: ", words)
 

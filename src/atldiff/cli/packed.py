@@ -9,14 +9,14 @@ from pathlib import Path
 from atldiff.cli.entry import main as atldiff_main
 from atldiff.errors import InputError
 from atldiff.training.engine.checkpoint import PACK_NAME, Checkpoints, lock_run
-from atldiff.training.packed_run import RETURN_NAME, gather_results, join_pieces, part_name, results_table, unpack
+from atldiff.training.packed_run import RETURN_NAME, folder_name, gather_results, join_pieces, results_table, unpack
 
 
 def main(pack: Path, arguments: Sequence[str] | None = None) -> int:
     """Unpack the clips, run ``atldiff train`` with the options of the pack, and gather the results.
 
     Args:
-        pack: folder of the parts.
+        pack: its folder.
         arguments: of the script; those that it does not know are for ``atldiff train``.
 
     Returns:
@@ -32,7 +32,7 @@ def main(pack: Path, arguments: Sequence[str] | None = None) -> int:
         others += ["--max-time", own.max_time]
     run = own.output.resolve()
     data = own.data or run.with_name(f"{run.name}.data")
-    about = json.loads((pack / part_name(0) / PACK_NAME).read_text())
+    about = json.loads((pack / folder_name(0) / PACK_NAME).read_text())
     about["options"] += ["--set", *own.set] if own.set else []
     print(f"{about['clips']} of {about['of']} clips ({about['clips'] / about['of']:.0%}) are packed", flush=True)
     try:

@@ -113,7 +113,7 @@ def _write_pack(arguments: argparse.Namespace, make_task: Any, settings: Any) ->
     options += ["--seed", str(arguments.seed)] if arguments.seed is not None else []
     most_per_speaker = getattr(settings, "most_per_speaker", None)
     packed = write_pack(arguments.data, arguments.output, arguments.part, options, make_task, most_per_speaker)
-    print(f"{packed.clips} of {packed.of} clips are packed into {packed.parts} folders: {arguments.output}")
+    print(f"{packed.clips} of {packed.of} clips are packed into {packed.folders} folders: {arguments.output}")
 
 
 def _add_options(arguments: argparse.Namespace, options: Sequence[str]) -> None:

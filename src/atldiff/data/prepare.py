@@ -1,7 +1,7 @@
 """A source tree → a folder of prepared clips. First every clip by itself, side by side, then all together.
 
-The first phase leaves one part a clip under ``.parts``, so that a killed run goes on where it was; the second settles
-the lag of each clip and writes shards, index and card, always the same bytes for the same clips.
+The first phase leaves its findings of each clip under ``.parts``, so that a killed run goes on where it was; the
+second settles the lag of each clip and writes shards, index and card, always the same bytes for the same clips.
 """
 
 import dataclasses
@@ -16,14 +16,23 @@ import numpy as np
 
 from atldiff.data.card import CorpusLag, data_card, hours, reason_counts, speakers
 from atldiff.data.encoding import encode_landmarks, encode_sound
+from atldiff.data.findings import (
+    Findings,
+    WantedClip,
+    as_waveform,
+    is_made,
+    kept_findings,
+    read_findings,
+    read_sound,
+    stated_row,
+)
 from atldiff.data.index import open_index, write_index
-from atldiff.data.parts import Part, Task, as_waveform, is_made, kept_parts, read_part, read_sound, stated_row
 from atldiff.data.prepared import INDEX_NAME, MEMBERS, SHARDS_NAME, require_pyarrow
 from atldiff.data.quality import UNCLEAR_LAG, UNREADABLE, UNRELATED_LIPS, sound_verdict
 from atldiff.data.shards import write_shards
 from atldiff.data.sources import list_clips, namesakes
 from atldiff.data.sync import LAGS, LagEstimate, estimate_lag, lips_unrelated, sync_correlation
-from atldiff.data.workers import make_parts
+from atldiff.data.workers import make_all_findings
 from atldiff.data.workplace import CARD_NAME, check_settings, remove_leftovers, workplace
 from atldiff.errors import InputError, OutputError
 from atldiff.face.crop import PICTURE_SIZE
@@ -114,24 +123,24 @@ def prepare(
     check_settings(destination, settings, record)
     lost = _lost(rows, destination)
     known = {(row["key"], row["source"]): row for row in rows if row["key"] not in lost and _is_reusable(row)}
-    tasks = [
-        Task(clip, source, destination, size, rate, known.get((clip.key, clip.picture.inside(source))))
+    wanted_clips = [
+        WantedClip(clip, source, destination, size, rate, known.get((clip.key, clip.picture.inside(source))))
         for clip in clips
     ]
-    _refuse_shrinking(tasks, {row["key"] for row in rows} | kept_parts(destination), destination)
-    listing = _digest(tasks)
+    _refuse_shrinking(wanted_clips, {row["key"] for row in rows} | kept_findings(destination), destination)
+    listing = _digest(wanted_clips)
     if record is not None and record["listing"] == listing and not lost and _is_complete(destination):
         remove_leftovers(destination)
-        return _report(tasks, None, rows, _lags(record))
+        return _report(wanted_clips, None, rows, _lags(record))
     try:
         with workplace(destination, settings):
-            processed = _make_missing(tasks, workers, progress)
-            rows, lags = _write(tasks, {"settings": settings, "listing": listing})
+            processed = _make_missing(wanted_clips, workers, progress)
+            rows, lags = _write(wanted_clips, {"settings": settings, "listing": listing})
     except OSError as error:
         raise OutputError(
             f"cannot write to {destination}: {error.strerror or error}; what is made is kept"
         ) from error
-    return _report(tasks, processed, rows, lags)
+    return _report(wanted_clips, processed, rows, lags)
 
 
 def _checked_workers(workers: int | None) -> int:
@@ -162,9 +171,9 @@ def _lost(rows: Sequence[dict[str, Any]], destination: Path) -> set[str]:
     }
 
 
-def _refuse_shrinking(tasks: Sequence[Task], held: set[str], destination: Path) -> None:
-    gone = sorted(held - {task.clip.key for task in tasks})
-    same = namesakes([task.clip for task in tasks], tasks[0].source) if gone else {}
+def _refuse_shrinking(wanted_clips: Sequence[WantedClip], held: set[str], destination: Path) -> None:
+    gone = sorted(held - {wanted.clip.key for wanted in wanted_clips})
+    same = namesakes([wanted.clip for wanted in wanted_clips], wanted_clips[0].source) if gone else {}
     for key in gone:
         if alike := same.get(key.casefold()):
             pictures = " and ".join(str(clip.picture) for clip in alike)
@@ -174,45 +183,54 @@ def _refuse_shrinking(tasks: Sequence[Task], held: set[str], destination: Path) 
             )
     if gone:
         raise InputError(
-            f"{destination} holds {len(gone)} clips that are not among the {len(tasks)} to prepare, for example "
-            f"{gone[0]}; expected all of them and perhaps more, or another folder"
+            f"{destination} holds {len(gone)} clips that are not among the {len(wanted_clips)} to prepare, "
+            f"for example {gone[0]}; expected all of them and perhaps more, or another folder"
         )
 
 
-def _digest(tasks: Sequence[Task]) -> str:
+def _digest(wanted_clips: Sequence[WantedClip]) -> str:
     """Of everything that is stated about the clips: equal where there is nothing new to prepare."""
-    stated = [(stated_row(task), task.clip.sound.inside(task.source), task.clip.audio_lag_s) for task in tasks]
+    stated = [
+        (stated_row(wanted), wanted.clip.sound.inside(wanted.source), wanted.clip.audio_lag_s)
+        for wanted in wanted_clips
+    ]
     return hashlib.sha256(json.dumps([_METHOD, stated]).encode()).hexdigest()
 
 
 def _is_complete(destination: Path) -> bool:
-    return not kept_parts(destination) and (destination / CARD_NAME).is_file()
+    return not kept_findings(destination) and (destination / CARD_NAME).is_file()
 
 
-def _make_missing(tasks: Sequence[Task], workers: int, progress: Progress | None) -> int:
-    missing = [task for task in tasks if not is_made(task)]
-    before = len(tasks) - len(missing)
-    for number, _ in enumerate(make_parts(missing, workers), start=1):
+def _make_missing(wanted_clips: Sequence[WantedClip], workers: int, progress: Progress | None) -> int:
+    missing = [wanted for wanted in wanted_clips if not is_made(wanted)]
+    before = len(wanted_clips) - len(missing)
+    for number, _ in enumerate(make_all_findings(missing, workers), start=1):
         if progress is not None:
-            progress(before + number, len(tasks))
-    return sum(task.known is None for task in missing)
+            progress(before + number, len(wanted_clips))
+    return sum(wanted.known is None for wanted in missing)
 
 
-def _write(tasks: Sequence[Task], record: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, CorpusLag]]:
-    """Everything that is made of all parts together; the index comes last but for the card."""
-    destination = tasks[0].destination
-    heads = [read_part(task.part, row_only=True) for task in tasks]
-    lags = _corpus_lags(tasks, heads)
+def _write(
+    wanted_clips: Sequence[WantedClip], record: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, CorpusLag]]:
+    """Everything that is made of all findings together; the index comes last but for the card."""
+    destination = wanted_clips[0].destination
+    heads = [read_findings(wanted.findings_path, row_only=True) for wanted in wanted_clips]
+    lags = _corpus_lags(wanted_clips, heads)
     is_corpus = record["settings"]["kind"] in PUBLISHED_KINDS
-    judged = [(task, _judged(task, head, lags, is_corpus)) for task, head in zip(tasks, heads, strict=True)]
-    usable = [(task, row) for task, row in judged if not row["rejected"]]
+    judged = [
+        (wanted, _judged(wanted, head, lags, is_corpus)) for wanted, head in zip(wanted_clips, heads, strict=True)
+    ]
+    usable = [(wanted, row) for wanted, row in judged if not row["rejected"]]
     (destination / INDEX_NAME).unlink(missing_ok=True)
     located = write_shards(destination, _members(sorted(usable, key=lambda pair: (pair[1]["split"], pair[1]["key"]))))
     rows = sorted([*located, *(row for _, row in judged if row["rejected"])], key=lambda row: row["key"])
     kept = {corpus: dataclasses.asdict(lag) for corpus, lag in lags.items()}
     write_index(destination, rows, record | {"lags": kept})
     settings = record["settings"]
-    card = data_card(settings["kind"], settings["size"], settings["fps"], rows, lags, _lone_speakers(tasks, rows))
+    card = data_card(
+        settings["kind"], settings["size"], settings["fps"], rows, lags, _lone_speakers(wanted_clips, rows)
+    )
     write_atomically(destination / CARD_NAME, card.encode())
     return rows, lags
 
@@ -224,33 +242,35 @@ def _lags(record: dict[str, Any]) -> dict[str, CorpusLag]:
     }
 
 
-def _corpus_lags(tasks: Sequence[Task], heads: Sequence[Part]) -> dict[str, CorpusLag]:
+def _corpus_lags(wanted_clips: Sequence[WantedClip], heads: Sequence[Findings]) -> dict[str, CorpusLag]:
     lags = {}
-    for corpus in sorted({task.clip.corpus for task in tasks}):
-        members = [(task, head) for task, head in zip(tasks, heads, strict=True) if task.clip.corpus == corpus]
-        stated = [task.clip.audio_lag_s for task, _ in members if task.clip.audio_lag_s is not None]
+    for corpus in sorted({wanted.clip.corpus for wanted in wanted_clips}):
+        members = [
+            (wanted, head) for wanted, head in zip(wanted_clips, heads, strict=True) if wanted.clip.corpus == corpus
+        ]
+        stated = [wanted.clip.audio_lag_s for wanted, _ in members if wanted.clip.audio_lag_s is not None]
         traces = [head.lag for _, head in members if head.lag is not None]
         estimate = estimate_lag(traces) if traces else None
         lags[corpus] = CorpusLag(float(np.median(stated)) if stated else None, estimate, len(traces))
     return lags
 
 
-def _judged(task: Task, head: Part, lags: dict[str, CorpusLag], is_corpus: bool) -> dict[str, Any]:
+def _judged(wanted: WantedClip, head: Findings, lags: dict[str, CorpusLag], is_corpus: bool) -> dict[str, Any]:
     """The clip's row but for its place in the shards: its lag, and whether its lips go with its sound.
 
     Where the lag is not clear, a published corpus is taken to be in time, and any other clip is not heard.
     """
-    row = stated_row(task) | {name: head.row[name] for name in ("rejected", "unheard", "frames", "duration_s")}
+    row = stated_row(wanted) | {name: head.row[name] for name in ("rejected", "unheard", "frames", "duration_s")}
     if head.lag is None or head.sync is None:
         return row
-    lag_s = lags[task.clip.corpus].of_clip(task.clip.audio_lag_s, head.lag)
+    lag_s = lags[wanted.clip.corpus].of_clip(wanted.clip.audio_lag_s, head.lag)
     if lag_s is None and is_corpus:
         lag_s = 0.0
     if lag_s is None:
         found = estimate_lag([head.lag])
         return row | {"unheard": f"{UNCLEAR_LAG}: {found.low_s:+.2f} to {found.high_s:+.2f} s, r = {found.r:.2f}"}
     row |= {"audio_lag_s": lag_s}
-    if silence := sound_verdict(as_waveform(_aligned(read_sound(task.part), task, row))):
+    if silence := sound_verdict(as_waveform(_aligned(read_sound(wanted.findings_path), wanted, row))):
         return row | {"unheard": silence}
     if not LAGS[0] <= lag_s <= LAGS[-1]:
         return row
@@ -260,39 +280,44 @@ def _judged(task: Task, head: Part, lags: dict[str, CorpusLag], is_corpus: bool)
     return row
 
 
-def _members(clips: Sequence[tuple[Task, dict[str, Any]]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
-    for task, row in clips:
-        part = read_part(task.part)
+def _members(
+    clips: Sequence[tuple[WantedClip, dict[str, Any]]],
+) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    for wanted, row in clips:
+        found = read_findings(wanted.findings_path)
         yield (
             row,
             {
-                "landmarks": encode_landmarks(part.landmarks),
-                "sound": b"" if row["unheard"] else encode_sound(as_waveform(_aligned(part.sound, task, row))),
-                "video": part.video,
+                "landmarks": encode_landmarks(found.landmarks),
+                "sound": b"" if row["unheard"] else encode_sound(as_waveform(_aligned(found.sound, wanted, row))),
+                "video": found.video,
             },
         )
 
 
-def _aligned(sound: np.ndarray, task: Task, row: dict[str, Any]) -> np.ndarray:
+def _aligned(sound: np.ndarray, wanted: WantedClip, row: dict[str, Any]) -> np.ndarray:
     """(n,) → (samples,) as long as the picture: the lag is dropped from the start, or put before it as silence."""
-    shift, samples = round(row["audio_lag_s"] * SAMPLE_RATE), round(row["frames"] * SAMPLE_RATE / task.fps)
+    shift, samples = round(row["audio_lag_s"] * SAMPLE_RATE), round(row["frames"] * SAMPLE_RATE / wanted.fps)
     whole = np.zeros(samples, sound.dtype)
     piece = sound[max(0, shift) :][: max(0, samples - max(0, -shift))]
     whole[max(0, -shift) :][: len(piece)] = piece
     return whole
 
 
-def _lone_speakers(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> int:
-    lone = {task.clip.key for task in tasks if task.clip.lone}
+def _lone_speakers(wanted_clips: Sequence[WantedClip], rows: Sequence[dict[str, Any]]) -> int:
+    lone = {wanted.clip.key for wanted in wanted_clips if wanted.clip.lone}
     return sum(row["key"] in lone and not row["rejected"] for row in rows)
 
 
 def _report(
-    tasks: Sequence[Task], processed: int | None, rows: Sequence[dict[str, Any]], lags: dict[str, CorpusLag]
+    wanted_clips: Sequence[WantedClip],
+    processed: int | None,
+    rows: Sequence[dict[str, Any]],
+    lags: dict[str, CorpusLag],
 ) -> PrepareReport:
     usable = [row for row in rows if not row["rejected"]]
     return PrepareReport(
-        folder=tasks[0].destination,
+        folder=wanted_clips[0].destination,
         processed=processed,
         clips=len(rows),
         usable=len(usable),
@@ -300,6 +325,6 @@ def _report(
         unheard=reason_counts(usable, "unheard"),
         hours=hours(usable),
         speakers=speakers(usable),
-        lone_speakers=_lone_speakers(tasks, rows),
+        lone_speakers=_lone_speakers(wanted_clips, rows),
         lags=lags,
     )

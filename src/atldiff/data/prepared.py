@@ -22,7 +22,7 @@ JSON_INDEX_NAME = "clips.json"
 """The index of packed clips: the same rows, read without pyarrow."""
 
 SHARDS_NAME = "shards"
-PARTS_NAME = ".parts"
+FINDINGS_NAME = ".parts"
 """Where the preparation keeps what it has made until the index is written."""
 
 MEMBERS = {"landmarks": "landmarks.npz", "sound": "flac", "video": "mp4"}
@@ -231,7 +231,7 @@ def index_folders(folder: Path) -> list[Path]:
 
 
 def _is_begun(folder: Path) -> bool:
-    return _has_index(folder) or any((folder / name).is_dir() for name in (PARTS_NAME, SHARDS_NAME))
+    return _has_index(folder) or any((folder / name).is_dir() for name in (FINDINGS_NAME, SHARDS_NAME))
 
 
 def _has_index(folder: Path) -> bool:

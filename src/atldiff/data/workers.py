@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-from atldiff.data.parts import Task, Tools, make_part
+from atldiff.data.findings import Tools, WantedClip, make_findings
 from atldiff.errors import ATLDiffError, InputError
 from atldiff.processes.workers import LostWorker, run_apart
 
@@ -14,32 +14,32 @@ _MAX_FACES = 3
 _NICENESS = 5
 
 
-def make_parts(tasks: Sequence[Task], workers: int) -> Iterator[None]:
-    """Make the part of every task; yields once for each that is done.
+def make_all_findings(wanted_clips: Sequence[WantedClip], workers: int) -> Iterator[None]:
+    """Find what is to be found of every clip; yields once for each that is done.
 
     Raises:
         InputError: a worker died, for example for want of memory.
-        OutputError: a part cannot be written.
+        OutputError: what was found cannot be written.
         ATLDiffError: a clip meets a fault of this program; the text names it.
     """
-    for number, outcome in run_apart(_make_part, tasks, workers):
+    for number, outcome in run_apart(_make_findings, wanted_clips, workers):
         if isinstance(outcome, LostWorker):
             raise InputError(
-                f"a worker process died at {tasks[number].clip.key}, perhaps for want of memory; what is done is "
-                f"kept: run again with fewer than {workers} workers"
+                f"a worker process died at {wanted_clips[number].clip.key}, perhaps for want of memory; what is done "
+                f"is kept: run again with fewer than {workers} workers"
             ) from outcome
         if isinstance(outcome, ATLDiffError):
             raise outcome
         yield
 
 
-def _make_part(task: Task) -> None:
+def _make_findings(wanted: WantedClip) -> None:
     try:
-        make_part(task, _tools())
+        make_findings(wanted, _tools())
     except ATLDiffError:
         raise
     except Exception as error:
-        raise ATLDiffError(f"preparing {task.clip.picture} failed: {type(error).__name__}: {error}") from error
+        raise ATLDiffError(f"preparing {wanted.clip.picture} failed: {type(error).__name__}: {error}") from error
 
 
 @functools.cache

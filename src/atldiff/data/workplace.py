@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from atldiff.data.prepared import INDEX_NAME, PARTS_NAME, SHARDS_NAME
+from atldiff.data.prepared import FINDINGS_NAME, INDEX_NAME, SHARDS_NAME
 from atldiff.errors import InputError
 from atldiff.processes.locks import hold_lock
 from atldiff.storage.files import write_json
@@ -16,7 +16,7 @@ CARD_NAME = "README.md"
 
 _SETTINGS_NAME = "settings.json"
 _LOCK_NAME = ".lock"
-_OLD_PARTS_NAME = f"{PARTS_NAME}-done"
+_OLD_FINDINGS_NAME = f"{FINDINGS_NAME}-done"
 
 
 def check_settings(folder: Path, settings: dict[str, Any], record: dict[str, Any] | None) -> None:
@@ -32,12 +32,12 @@ def check_settings(folder: Path, settings: dict[str, Any], record: dict[str, Any
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; expected a folder to prepare clips in")
-    parts = folder / PARTS_NAME
-    if record is None and not parts.is_dir() and any(folder.iterdir()):
+    findings = folder / FINDINGS_NAME
+    if record is None and not findings.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} holds other files; expected an empty folder, a new one, or one of prepared clips")
     begun = [] if record is None else [record["settings"]]
-    if (parts / _SETTINGS_NAME).is_file():
-        begun.append(json.loads((parts / _SETTINGS_NAME).read_text()))
+    if (findings / _SETTINGS_NAME).is_file():
+        begun.append(json.loads((findings / _SETTINGS_NAME).read_text()))
     for before in begun:
         changed = [
             f"{name} {before.get(name)}, now {value}" for name, value in settings.items() if before.get(name) != value
@@ -48,25 +48,25 @@ def check_settings(folder: Path, settings: dict[str, Any], record: dict[str, Any
 
 @contextlib.contextmanager
 def workplace(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
-    """Make ``folder`` ready to be worked in, keep others out of it, and when the block is through remove the parts.
+    """Make ``folder`` ready to be worked in, keep others out of it, and remove the findings at the end.
 
     Raises:
         InputError: another process works in it.
     """
-    parts = folder / PARTS_NAME
-    parts.mkdir(parents=True, exist_ok=True)
-    with hold_lock(parts / _LOCK_NAME, f"another process is preparing {folder}", "expected it to end first"):
+    findings = folder / FINDINGS_NAME
+    findings.mkdir(parents=True, exist_ok=True)
+    with hold_lock(findings / _LOCK_NAME, f"another process is preparing {folder}", "expected it to end first"):
         remove_leftovers(folder)
-        write_json(parts / _SETTINGS_NAME, settings)
+        write_json(findings / _SETTINGS_NAME, settings)
         yield
-        parts.replace(folder / _OLD_PARTS_NAME)
-        shutil.rmtree(folder / _OLD_PARTS_NAME, ignore_errors=True)  # another process may be at it, too
+        findings.replace(folder / _OLD_FINDINGS_NAME)
+        shutil.rmtree(folder / _OLD_FINDINGS_NAME, ignore_errors=True)  # another process may be at it, too
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left: half-written files, which have hidden names, and parts that were done with."""
-    shutil.rmtree(folder / _OLD_PARTS_NAME, ignore_errors=True)
-    names = (f".{INDEX_NAME}.*", f".{CARD_NAME}.*", f"{SHARDS_NAME}/.*", f"{PARTS_NAME}/**/.*")
+    """Remove what a killed run left: half-written files, which have hidden names, and findings done with."""
+    shutil.rmtree(folder / _OLD_FINDINGS_NAME, ignore_errors=True)
+    names = (f".{INDEX_NAME}.*", f".{CARD_NAME}.*", f"{SHARDS_NAME}/.*", f"{FINDINGS_NAME}/**/.*")
     for path in [path for name in names for path in folder.glob(name)]:
         if path.name != _LOCK_NAME:
             path.unlink()

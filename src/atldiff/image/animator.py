@@ -1,4 +1,4 @@
-"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping windows of frames."""
+"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping clips."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from atldiff.image.unet import IdentityDiffusionUNet, TemporalMemory
 from atldiff.image.warp import thin_plate_flow, warp
 from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_COLUMNS, WORKED_ROWS
 
-WINDOW_FRAMES = 32
+CLIP_FRAMES = 32
 HALO_FRAMES = 4
-"""Frames computed and dropped on either side of a window for each step, so that windows join without a seam."""
+"""Frames computed and dropped on either side of a clip for each step, so that clips join without a seam."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FaceAnimator:
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
         halo = HALO_FRAMES * self._steps
-        for landmarks, part in landmark_windows(blocks, WINDOW_FRAMES, halo, halo):
+        for landmarks, part in landmark_clips(blocks, CLIP_FRAMES, halo, halo):
             yield self.animate(landmarks, part)
 
     def begin_live(self) -> None:
@@ -169,14 +169,14 @@ class FaceAnimator:
         return added
 
 
-def landmark_windows(
+def landmark_clips(
     blocks: Iterable[np.ndarray], count: int, before: int, after: int
 ) -> Iterator[tuple[np.ndarray, slice]]:
-    """Blocks of landmarks (n, 68, 2), of any sizes → the windows that frames are computed in.
+    """Blocks of landmarks (n, 68, 2), of any sizes → the clips that frames are computed in.
 
     Yields:
-        The landmarks of a window, and which of its frames are new: ``count`` of them with ``before`` frames ahead and
-        ``after`` behind where there are so many; in the last window all that are left.
+        The landmarks of a clip, and which of its frames are new: ``count`` of them with ``before`` frames ahead and
+        ``after`` behind where there are so many; in the last clip all that are left.
     """
     held, start, done = np.zeros((0, 68, 2), dtype=np.float32), 0, 0
     for block in blocks:

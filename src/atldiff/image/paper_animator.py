@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from atldiff.face.crop import CROP_SIZE
-from atldiff.image.animator import FaceFrames, landmark_windows, to_picture, warp_alone
+from atldiff.image.animator import FaceFrames, landmark_clips, to_picture, warp_alone
 from atldiff.image.guidance import guide_noise, noise_mask_as_published
 from atldiff.image.paper_unet import PaperDiffusionUNet
 from atldiff.image.sampler import ddim_sample
@@ -56,7 +56,7 @@ class PaperFaceAnimator:
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
         first, fading = 0, None
-        for landmarks, part in landmark_windows(blocks, self._frames - self._overlap, 0, self._overlap):
+        for landmarks, part in landmark_clips(blocks, self._frames - self._overlap, 0, self._overlap):
             made = self._clip(landmarks, first)
             if fading is not None:
                 made = self._fade(fading, made)

@@ -99,6 +99,6 @@ def _scene(
     return Scene(points, animator, width, height, partial(_whole_pictures, composer=composer), crop.to_picture)
 
 
-def _whole_pictures(parts: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
-    for part in parts:
-        yield from composer.render(part)
+def _whole_pictures(faces: Iterable[FaceFrames], composer: PortraitComposer) -> Iterator[np.ndarray]:
+    for each in faces:
+        yield from composer.render(each)

@@ -45,7 +45,7 @@ _EXACT_FORMATS = frozenset(("mov", "matroska", "flac", "wav", "w64", "aiff", "ca
 _log = logging.getLogger("atldiff")
 
 
-class Part(NamedTuple):
+class SoundPiece(NamedTuple):
     """A piece of a sound track.
 
     Attributes:
@@ -59,7 +59,7 @@ class Part(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_sound(source: Path | bytes, name: str, track: int | None = None) -> Iterator[Part]:
+def read_sound(source: Path | bytes, name: str, track: int | None = None) -> Iterator[SoundPiece]:
     """A sound track of a file, from the time of its first picture.
 
     Args:
@@ -73,9 +73,9 @@ def read_sound(source: Path | bytes, name: str, track: int | None = None) -> Ite
     with open_media(source, EXPECTED, name) as container:
         stream = choose_track(container, name, track)
         check_codec(stream, name, EXPECTED)
-        parts = _without_padding(_decoded(container, stream, name), _mp4_duration(container, stream))
+        pieces = _without_padding(_decoded(container, stream, name), _mp4_duration(container, stream))
         position, trimmed = Fraction(0), None
-        for start, part in parts:
+        for start, piece in pieces:
             if trimmed is None:
                 lead = start - _picture_start(container, start)
                 if lead > LONGEST_GAP_S:
@@ -83,19 +83,19 @@ def read_sound(source: Path | bytes, name: str, track: int | None = None) -> Ite
                         f"the sound of {name} begins {float(lead):.0f} s after its picture; "
                         f"expected at most {LONGEST_GAP_S:g} s"
                     )
-                position, trimmed = start, max(0, round(-lead * part.sample_rate))
-                yield from _silence(part, round(lead * part.sample_rate))
+                position, trimmed = start, max(0, round(-lead * piece.sample_rate))
+                yield from _silence(piece, round(lead * piece.sample_rate))
             elif start - position > _SHORTEST_GAP_S:
-                yield from _silence(part, _gap_samples(start - position, part.sample_rate, name))
+                yield from _silence(piece, _gap_samples(start - position, piece.sample_rate, name))
                 position = start
             elif start - position < -_LONGEST_STEP_BACK_S:
                 position = start
-            count = part.samples.shape[1]
-            position += Fraction(count, part.sample_rate)
+            count = piece.samples.shape[1]
+            position += Fraction(count, piece.sample_rate)
             dropped = min(trimmed, count)
             trimmed -= dropped
             if count > dropped:
-                yield part._replace(samples=part.samples[:, dropped:])
+                yield piece._replace(samples=piece.samples[:, dropped:])
 
 
 def choose_track(container: InputContainer, name: str, number: int | None) -> AudioStream:
@@ -136,7 +136,7 @@ def as_float(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def _silence(like: Part, count: int) -> Iterator[Part]:
+def _silence(like: SoundPiece, count: int) -> Iterator[SoundPiece]:
     for done in range(0, count, BLOCK_SAMPLES):
         empty = np.zeros((len(like.names), min(BLOCK_SAMPLES, count - done)), dtype=np.float32)
         yield like._replace(samples=empty)
@@ -149,8 +149,8 @@ def _gap_samples(gap_s: Fraction, sample_rate: int, name: str) -> int:
     return round(gap_s * sample_rate)
 
 
-def _decoded(container: InputContainer, stream: AudioStream, name: str) -> Iterator[tuple[Fraction, Part]]:
-    """(start in seconds, part) of everything that decodes; what a broken packet lost becomes silence."""
+def _decoded(container: InputContainer, stream: AudioStream, name: str) -> Iterator[tuple[Fraction, SoundPiece]]:
+    """(start in seconds, piece) of everything that decodes; what a broken packet lost becomes silence."""
     end, total, lost = Fraction(0), Fraction(0), False
     for frame in _frames(container, stream):
         if frame is None:
@@ -163,15 +163,15 @@ def _decoded(container: InputContainer, stream: AudioStream, name: str) -> Itera
                 f"and at most {MAX_SAMPLE_RATE} Hz"
             )
         start = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-        part = Part(as_float(_samples(frame)), frame.sample_rate, names)
+        piece = SoundPiece(as_float(_samples(frame)), frame.sample_rate, names)
         if lost and end and 0 < start - end <= _SHORTEST_GAP_S:
             empty = np.zeros((len(names), round((start - end) * frame.sample_rate)), dtype=np.float32)
-            yield end, part._replace(samples=empty)
+            yield end, piece._replace(samples=empty)
         length, lost = Fraction(frame.samples, frame.sample_rate), False
         end, total = start + length, total + length
         if total > MAX_DURATION_S:
             raise InputError(f"{name} lasts longer than {MAX_DURATION_S // 3600} hours; expected at most that")
-        yield start, part
+        yield start, piece
 
 
 def _samples(frame: AudioFrame) -> np.ndarray:
@@ -191,26 +191,26 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
 
 
 def _without_padding(
-    parts: Iterator[tuple[Fraction, Part]], duration: Fraction | None
-) -> Iterator[tuple[Fraction, Part]]:
-    """``parts`` up to ``duration`` seconds of samples when no more than an encoder's padding lies beyond."""
-    held: list[tuple[Fraction, Part]] = []
+    pieces: Iterator[tuple[Fraction, SoundPiece]], duration: Fraction | None
+) -> Iterator[tuple[Fraction, SoundPiece]]:
+    """``pieces`` up to ``duration`` seconds of samples when no more than an encoder's padding lies beyond."""
+    held: list[tuple[Fraction, SoundPiece]] = []
     origin = None
-    for start, part in parts:
+    for start, piece in pieces:
         origin = start if origin is None else origin
-        length = part.samples.shape[1]
-        left = length if duration is None else round((origin + duration - start) * part.sample_rate)
+        length = piece.samples.shape[1]
+        left = length if duration is None else round((origin + duration - start) * piece.sample_rate)
         if left >= length:
-            yield start, part
+            yield start, piece
         elif left + _LONGEST_PADDING < length:
             yield from held
             held, duration = [], None
-            yield start, part
+            yield start, piece
         else:
             kept = max(0, left)
             if kept:
-                yield start, part._replace(samples=part.samples[:, :kept])
-            held.append((start + Fraction(kept, part.sample_rate), part._replace(samples=part.samples[:, kept:])))
+                yield start, piece._replace(samples=piece.samples[:, :kept])
+            held.append((start + Fraction(kept, piece.sample_rate), piece._replace(samples=piece.samples[:, kept:])))
 
 
 def _mp4_duration(container: InputContainer, stream: AudioStream) -> Fraction | None:

@@ -1,4 +1,4 @@
-"""Tasks side by side on a Ray cluster, the extra ``ray``."""
+"""Items side by side on a Ray cluster, the extra ``ray``."""
 
 import logging
 import re
@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 from atldiff.errors import ATLDiffError, InputError
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PATIENCE_S = 10.0
 
 
 def run_on_ray(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, address: str, workers: int | None, gpus: int
+    function: Callable[[Item], Result], items: Sequence[Item], *, address: str, workers: int | None, gpus: int
 ) -> Iterator[tuple[int, Result | ATLDiffError]]:
     """Like :func:`~atldiff.processes.workers.run_apart` on a Ray cluster.
 
     Args:
         address: of the cluster.
-        workers: tasks at once; None for as many as the cluster takes.
-        gpus: that a task takes.
+        workers: items at once; None for as many as the cluster takes.
+        gpus: that an item takes.
 
     Raises:
         InputError: Ray is not installed, there is no such cluster, or no workers.
@@ -41,11 +41,11 @@ def run_on_ray(
     needs: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
     remote = ray.remote(**needs)(function)
     try:
-        waiting, running = list(enumerate(tasks))[::-1], {}
+        waiting, running = list(enumerate(items))[::-1], {}
         while waiting or running:
             while waiting and (workers is None or len(running) < workers):
-                number, task = waiting.pop()
-                running[remote.remote(task)] = number
+                number, item = waiting.pop()
+                running[remote.remote(item)] = number
             ready, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(ready[0]), _outcome(ray, ready[0])
     finally:

@@ -1,4 +1,4 @@
-"""Tasks side by side in processes of their own; a process that dies takes no more with it than its task."""
+"""Items side by side in processes of their own; a process that dies takes no more with it than its item."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from atldiff.errors import ATLDiffError, InputError
 from atldiff.processes.threads import use_threads
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -32,18 +32,18 @@ def processors() -> int:
 
 
 def run_apart(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[int, Result | ATLDiffError]]:
-    """Do every task in one of ``workers`` processes.
+    """Do every item in one of ``workers`` processes.
 
-    What a process has loaded serves its next tasks too. Processes end with this one, however it ends; leaving the
+    What a process has loaded serves its next items too. Processes end with this one, however it ends; leaving the
     iterator early ends them.
 
     Args:
-        function: of a module; it and the tasks can be pickled.
+        function: of a module; it and the items can be pickled.
 
     Yields:
-        (number of the task, what the function gave or the error that it raised), as tasks end. Where the process
+        (number of the item, what the function gave or the error that it raised), as items end. Where the process
         died, that is a :class:`LostWorker`, and another process goes on with the rest.
 
     Raises:
@@ -51,24 +51,24 @@ def run_apart(
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
-    count = min(workers, len(tasks))
+    count = min(workers, len(items))
     threads = max(1, processors() // max(1, count))
-    waiting, pool = deque(enumerate(tasks)), [_start(function, threads) for _ in range(count)]
+    waiting, pool = deque(enumerate(items)), [_start(function, threads) for _ in range(count)]
     try:
         while pool:
-            for worker in [idle for idle in pool if idle.task is None]:
+            for worker in [idle for idle in pool if idle.item is None]:
                 if waiting:
-                    worker.task, task = waiting.popleft()
+                    worker.item, item = waiting.popleft()
                     with contextlib.suppress(ConnectionError):
-                        worker.pipe.send(task)
+                        worker.pipe.send(item)
                 else:
                     pool.remove(worker)
                     worker.end()
             for ready in wait([worker.pipe for worker in pool]) if pool else []:
                 worker = next(worker for worker in pool if worker.pipe is ready)
-                assert worker.task is not None
-                number, outcome = worker.task, worker.outcome()
-                worker.task = None
+                assert worker.item is not None
+                number, outcome = worker.item, worker.outcome()
+                worker.item = None
                 if not worker.process.is_alive():
                     pool.remove(worker)
                     pool += [_start(function, threads)] if waiting else []
@@ -100,11 +100,11 @@ def how_it_ended(process: BaseProcess) -> str:
 
 @dataclass
 class _Worker:
-    """A process, our end of the pipe to it, and the number of the task that it is at."""
+    """A process, our end of the pipe to it, and the number of the item that it is at."""
 
     process: BaseProcess
     pipe: Connection
-    task: int | None = None
+    item: int | None = None
 
     def outcome(self) -> Any:
         """What came back, or what the death of the process means; waits for either."""
@@ -133,11 +133,11 @@ def _serve(pipe: Connection, function: Callable, threads: int) -> None:
     use_threads(threads)
     while True:
         try:
-            task = pipe.recv()
+            item = pipe.recv()
         except EOFError:
             return
         try:
-            outcome = function(task)
+            outcome = function(item)
         except ATLDiffError as error:
             outcome = error
         except Exception as error:

@@ -19,7 +19,7 @@ from atldiff.media.files import existing_file
 from atldiff.processes.locks import hold_lock
 from atldiff.processes.ray import run_on_ray
 from atldiff.processes.workers import processors, run_apart
-from atldiff.render.batch_table import RECORDS_NAME, Job, read_jobs
+from atldiff.render.batch_table import RECORDS_NAME, BatchJob, read_jobs
 from atldiff.results import Progress
 from atldiff.storage.files import write_atomically, write_json
 
@@ -32,12 +32,8 @@ _LOCK_NAME = "lock"
 _REPORT_EVERY_S = 2.0
 
 
-Watch = Callable[["JobResult"], object]
-"""Called with each result as it becomes known, but for what was made before."""
-
-
 @dataclass(frozen=True)
-class JobResult:
+class BatchResult:
     """What became of a job; seconds, frames and the real-time factor are those of a video that was made now."""
 
     row: int
@@ -61,8 +57,8 @@ def run_batch(
     device: str = "auto",
     ray_address: str | None = None,
     progress: Progress | None = None,
-    watch: Watch | None = None,
-) -> list[JobResult]:
+    watch: Callable[[BatchResult], object] | None = None,
+) -> list[BatchResult]:
     """Make the videos of a table; what was made by an earlier run from the same inputs and options is kept.
 
     ``report.json`` and ``report.csv`` in ``folder`` say what became of every job, also while it runs and when it is
@@ -72,7 +68,7 @@ def run_batch(
         table: a CSV file with the columns :data:`COLUMNS`, of which ``portrait`` and ``speech`` are needed; paths are
             relative to its folder, outputs to ``folder``; an empty cell is the default.
         folder: for the videos and the report; it is made if need be.
-        workers: processes, or tasks at once on a Ray cluster; if None one for each processor, or as many as the
+        workers: processes, or jobs at once on a Ray cluster; if None one for each processor, or as many as the
             cluster takes.
         model, device: as for :meth:`~atldiff.pipeline.ATLDiffPipeline.from_pretrained`.
         ray_address: of a Ray cluster that does the work in place of processes here; its machines see the same files.
@@ -98,14 +94,14 @@ def run_batch(
         with hold_lock(lock, f"another batch works in {folder}", "expected it to end first"):
             _remove_leftovers(jobs)
             run = _Run(jobs, folder, progress, watch)
-            run.do(_tasks(workers, ray_address, device))
+            run.do(_side_by_side(workers, ray_address, device))
             return run.results
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _tasks(workers: int | None, ray_address: str | None, device: str) -> Callable[..., Any]:
-    """What does tasks side by side."""
+def _side_by_side(workers: int | None, ray_address: str | None, device: str) -> Callable[..., Any]:
+    """What makes jobs side by side."""
     if ray_address is None:
         return functools.partial(run_apart, workers=processors() if workers is None else workers)
     return functools.partial(run_on_ray, address=ray_address, workers=workers, gpus=int(device == "cuda"))
@@ -114,25 +110,31 @@ def _tasks(workers: int | None, ray_address: str | None, device: str) -> Callabl
 class _Run:
     """Jobs, and what is known of each."""
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, progress: Progress | None, watch: Watch | None) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[BatchJob],
+        folder: Path,
+        progress: Progress | None,
+        watch: Callable[[BatchResult], object] | None,
+    ) -> None:
         self._jobs, self._folder, self._progress, self._watch = jobs, folder, progress, watch
         self._results = {job.row: _known_result(job) for job in jobs}
         self._report_due = 0.0
 
     @property
-    def results(self) -> list[JobResult]:
+    def results(self) -> list[BatchResult]:
         return list(self._results.values())
 
-    def do(self, tasks: Callable[..., Any]) -> None:
+    def do(self, work_through: Callable[..., Any]) -> None:
         missing = [job for job in self._jobs if self._results[job.row].status == LEFT]
         for result in self.results:
             if result.status == FAILED:
                 self._pass_on(result)
         try:
             self._write_report()
-            for number, outcome in tasks(make_job, missing) if missing else ():
+            for number, outcome in work_through(make_job, missing) if missing else ():
                 job = missing[number]
-                is_made = isinstance(outcome, JobResult)
+                is_made = isinstance(outcome, BatchResult)
                 result = outcome if is_made else _result(job, FAILED, error=" ".join(str(outcome).split()))
                 self._results[job.row] = result
                 self._pass_on(result)
@@ -141,7 +143,7 @@ class _Run:
             self._report_due = 0.0
             self._write_report()
 
-    def _pass_on(self, result: JobResult) -> None:
+    def _pass_on(self, result: BatchResult) -> None:
         if self._watch is not None:
             self._watch(result)
         if self._progress is not None:
@@ -155,7 +157,7 @@ class _Run:
             self._report_due = time.monotonic() + _REPORT_EVERY_S
 
 
-def _known_result(job: Job) -> JobResult:
+def _known_result(job: BatchJob) -> BatchResult:
     """What is known without doing the job: that it cannot be done, was done before, or is left to do."""
     try:
         if job.fault:
@@ -165,7 +167,7 @@ def _known_result(job: Job) -> JobResult:
         return _result(job, FAILED, error=str(error))
 
 
-def make_job(job: Job) -> JobResult:
+def make_job(job: BatchJob) -> BatchResult:
     """Make the video of one job.
 
     The record of what an output was made from is removed before it is made anew and written after it is in place, so
@@ -193,7 +195,7 @@ def _pipeline(model: str, device: str) -> Any:
     return ATLDiffPipeline.from_pretrained(model, device)
 
 
-def _is_made(job: Job, made_from: str) -> bool:
+def _is_made(job: BatchJob, made_from: str) -> bool:
     try:
         record, state = json.loads(job.record.read_text()), job.output.stat()
     except (OSError, ValueError):
@@ -201,7 +203,7 @@ def _is_made(job: Job, made_from: str) -> bool:
     return record == {"made_from": made_from, "size": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
-def _fingerprint(job: Job) -> str:
+def _fingerprint(job: BatchJob) -> str:
     """Of all that the video is made from: the inputs' and the model's bytes, the options, the version."""
     from atldiff.models.loading import model_folder
 
@@ -228,22 +230,22 @@ def _file_digest(path: Path, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _result(job: Job, status: str, **more: Any) -> JobResult:
-    return JobResult(job.row, job.line, str(job.portrait), str(job.speech), str(job.output), status, **more)
+def _result(job: BatchJob, status: str, **more: Any) -> BatchResult:
+    return BatchResult(job.row, job.line, str(job.portrait), str(job.speech), str(job.output), status, **more)
 
 
-def _write_report(folder: Path, results: Sequence[JobResult]) -> None:
+def _write_report(folder: Path, results: Sequence[BatchResult]) -> None:
     rows = [dataclasses.asdict(result) for result in results]
     counts = {status: sum(row["status"] == status for row in rows) for status in (MADE, KEPT, FAILED, LEFT)}
     write_json(folder / JSON_REPORT, {"counts": counts, "jobs": rows})
     table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in dataclasses.fields(JobResult)], lineterminator="\n")
+    writer = csv.DictWriter(table, [field.name for field in dataclasses.fields(BatchResult)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / CSV_REPORT, table.getvalue().encode())
 
 
-def _remove_leftovers(jobs: Sequence[Job]) -> None:
+def _remove_leftovers(jobs: Sequence[BatchJob]) -> None:
     """Remove the half-written videos of a killed run, which have the hidden names of the video writer."""
     for job in jobs:
         for path in job.output.parent.glob(f".{glob.escape(job.output.name[:40])}.????????.mp4"):

@@ -27,7 +27,7 @@ _LONGEST_NAME, _LONGEST_STEM = 240, 200
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One video to make.
 
     Attributes:
@@ -53,7 +53,7 @@ class Job:
     fault: str = ""
 
 
-def read_jobs(table: str | Path, folder: Path, model: str = "compact", device: str = "auto") -> list[Job]:
+def read_jobs(table: str | Path, folder: Path, model: str = "compact", device: str = "auto") -> list[BatchJob]:
     """The jobs of a table; what is wrong with a row alone stands in its ``fault``.
 
     Args:
@@ -137,7 +137,7 @@ def _job(
     device: str,
     taken: set[str],
     owners: dict[str, int],
-) -> Job:
+) -> BatchJob:
     given = {name: cells.get(name, "") for name in COLUMNS}
     portrait, speech = base / given["portrait"], base / given["speech"]
     fault, options = "", {}
@@ -154,7 +154,7 @@ def _job(
         name, fault = PurePosixPath(f"row-{number}.mp4"), f"line {line}: {error}"
     output = folder / name
     record = folder / RECORDS_NAME / f"{name}.json"
-    return Job(number, line, portrait, speech, output, options, model, device, record, fault)
+    return BatchJob(number, line, portrait, speech, output, options, model, device, record, fault)
 
 
 def _check_cells(given: dict[str, str], surplus: str) -> None:

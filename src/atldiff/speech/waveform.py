@@ -21,7 +21,7 @@ from atldiff.media.sound import (
     EXPECTED,
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
-    Part,
+    SoundPiece,
     as_float,
     count_tracks,
     read_sound,
@@ -65,22 +65,22 @@ class Speech:
     """
 
     def __init__(
-        self, parts: Callable[[], Iterable[Part]], path: Path | None = None, name: str = "the speech array"
+        self, pieces: Callable[[], Iterable[SoundPiece]], path: Path | None = None, name: str = "the speech array"
     ) -> None:
-        """Use :meth:`open`, :meth:`from_bytes` or :meth:`from_array`. ``parts`` starts a new reading at each call."""
-        self._parts = parts
+        """Use :meth:`open`, :meth:`from_bytes` or :meth:`from_array`. ``pieces`` reads anew at each call."""
+        self._pieces = pieces
         self.path = path
         self.name = name
         self.sample_rate = self.channels = self.num_samples = 0
         self.peak = 0.0
         self._names: tuple[str, ...] = ()
         products, digest = np.zeros((0, 0)), hashlib.sha256()
-        for part in parts():
+        for piece in pieces():
             if not self.num_samples:
-                self.sample_rate, self._names = part.sample_rate, part.names
-                self.channels = len(part.names)
+                self.sample_rate, self._names = piece.sample_rate, piece.names
+                self.channels = len(piece.names)
                 products = np.zeros((self.channels, self.channels))
-            samples = self._checked(part)
+            samples = self._checked(piece)
             self.num_samples += samples.shape[1]
             self.peak = max(self.peak, float(np.abs(samples).max(initial=0.0)))
             products += samples @ samples.T
@@ -93,21 +93,21 @@ class Speech:
         self._track_weights = track_weights(self._names)
         self._mono_weights = mono_weights(self._names, products)
 
-    def _checked(self, part: Part) -> np.ndarray:
-        """A part's samples if they are finite and of the recording's rate, with the recording's channels."""
-        if part.sample_rate != self.sample_rate:
+    def _checked(self, piece: SoundPiece) -> np.ndarray:
+        """A piece's samples if they are finite and of the recording's rate, with the recording's channels."""
+        if piece.sample_rate != self.sample_rate:
             raise InputError(
-                f"{self.name} changes its sample rate from {self.sample_rate} to {part.sample_rate} Hz; "
+                f"{self.name} changes its sample rate from {self.sample_rate} to {piece.sample_rate} Hz; "
                 "expected one rate"
             )
-        finite = np.isfinite(part.samples).all(axis=0)
+        finite = np.isfinite(piece.samples).all(axis=0)
         if not finite.all():
             index = self.num_samples + int(np.argmin(finite))
             raise InputError(
                 f"{self.name} has a NaN or infinite sample at {index / self.sample_rate:.3f} s "
                 f"(sample {index}); expected finite numbers"
             )
-        return _with_channels(part.samples, self.channels)
+        return _with_channels(piece.samples, self.channels)
 
     @classmethod
     def open(cls, path: str | Path, track: int | None = None) -> Self:
@@ -262,8 +262,8 @@ class Speech:
         return levelled(self.blocks(), self.gain_db)
 
     def _read(self, sample_rate: int, weights: np.ndarray) -> Iterator[np.ndarray]:
-        parts = (_with_channels(part.samples, self.channels) for part in self._parts())
-        blocks: Iterator[np.ndarray] = regrouped((mixed(samples, weights) for samples in parts), BLOCK_SAMPLES)
+        pieces = (_with_channels(piece.samples, self.channels) for piece in self._pieces())
+        blocks: Iterator[np.ndarray] = regrouped((mixed(samples, weights) for samples in pieces), BLOCK_SAMPLES)
         if sample_rate != self.sample_rate:
             blocks = resampled(blocks, self.sample_rate, sample_rate)
         missing = round(Fraction(self.num_samples * sample_rate, self.sample_rate))
@@ -315,10 +315,10 @@ def check_sample_rate(sample_rate: Any) -> int:
     return rate
 
 
-def _read_array(rows: np.ndarray, sample_rate: int) -> Iterator[Part]:
+def _read_array(rows: np.ndarray, sample_rate: int) -> Iterator[SoundPiece]:
     names = ("NONE",) * len(rows)
     for start in range(0, rows.shape[1], BLOCK_SAMPLES):
-        yield Part(as_float(rows[:, start : start + BLOCK_SAMPLES]), sample_rate, names)
+        yield SoundPiece(as_float(rows[:, start : start + BLOCK_SAMPLES]), sample_rate, names)
 
 
 def _with_channels(samples: np.ndarray, channels: int) -> np.ndarray:

@@ -28,14 +28,14 @@ from atldiff.speech.whisper import FEATURE_RATE, FEATURE_SIZE
 from atldiff.storage.files import write_atomically, write_json
 from atldiff.training.engine.checkpoint import PACK_NAME
 from atldiff.training.engine.task import Task
-from atldiff.training.packed_run import CODE_NAME, SCRIPT_NAME, part_name
+from atldiff.training.packed_run import CODE_NAME, SCRIPT_NAME, folder_name
 from atldiff.training.sound.speech_features import FOLDER_NAME as FEATURES_NAME
 from atldiff.training.sound.speech_features import MARGIN, VARIANTS
 
-PART_SIZE = 60 * 2**20
-"""Most bytes of a part."""
+FOLDER_BYTES = 60 * 2**20
+"""Most bytes of a folder."""
 
-MOST_PARTS = 4
+MOST_FOLDERS = 4
 
 PACKED_MEMBERS = {"diffusion": ("landmarks", "video"), "landmarks": ("landmarks",)}
 """What is packed of each clip for the parts of the model that can be trained from a pack."""
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     sys.exit(main(HERE.parent))
 '''
 
-_README = """Training of the {part} part of ATL-Diff: {clips} of {of} clips ({share:.0%}), parts: {parts}.
+_README = """Training of the {part} part of ATL-Diff: {clips} of {of} clips ({share:.0%}), folders: {folders}.
 
 1. Copy all folders part-N side by side to the machine. It needs Python 3.11 or newer, torch, numpy
    and OpenCV.
@@ -85,14 +85,14 @@ class Packed:
     Attributes:
         part: of the model.
         options: of ``atldiff train`` that it was made with.
-        parts: number of folders.
+        folders: how many.
         clips, of: clips in it, and clips that there were to take.
         speakers: in it.
     """
 
     part: str
     options: tuple[str, ...]
-    parts: int
+    folders: int
     clips: int
     of: int
     speakers: int
@@ -105,8 +105,8 @@ def write_pack(
     options: Sequence[str],
     make_task: Callable[[Path], Task],
     most_per_speaker: int | None = None,
-    part_size: int = PART_SIZE,
-    most_parts: int = MOST_PARTS,
+    folder_bytes: int = FOLDER_BYTES,
+    most_folders: int = MOST_FOLDERS,
 ) -> Packed:
     """Write a pack to the folder ``pack``, which is new or empty.
 
@@ -118,8 +118,8 @@ def write_pack(
         options: of ``atldiff train`` that say what is trained and how.
         make_task: the training task on a folder of prepared clips; it makes the features of their sound.
         most_per_speaker: most clips of a speaker that the training uses.
-        part_size: most bytes of a part.
-        most_parts: most parts.
+        folder_bytes: most bytes of a folder.
+        most_folders: most folders.
 
     Raises:
         InputError: the part cannot be packed, the clips cannot be used, or nothing fits.
@@ -139,15 +139,15 @@ def write_pack(
         pack.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=pack.parent, prefix=f".{pack.name}.") as temporary:
             made = Path(temporary) / "pack"
-            copy_code(made / part_name(0) / CODE_NAME)
-            room = part_size * most_parts - _folder_size(made) - _RESERVE * most_parts
+            copy_code(made / folder_name(0) / CODE_NAME)
+            room = folder_bytes * most_folders - _folder_size(made) - _RESERVE * most_folders
             chosen = _choose(splits, part, room)
             features = (
                 _speech_features(chosen, prepared, Path(temporary) / "data", make_task)
                 if part == "landmarks"
                 else None
             )
-            count = _write_parts(made, chosen, part, features, part_size, most_parts)
+            count = _fill_folders(made, chosen, part, features, folder_bytes, most_folders)
             packed = _describe(made, chosen[:count], sum(map(len, splits.values())), part, options)
             if pack.exists():
                 pack.rmdir()
@@ -236,28 +236,28 @@ def _speech_features(
     return folder / FEATURES_NAME
 
 
-def _write_parts(
-    made: Path, chosen: Sequence[PreparedClip], part: str, features: Path | None, part_size: int, most_parts: int
+def _fill_folders(
+    made: Path, chosen: Sequence[PreparedClip], part: str, features: Path | None, folder_bytes: int, most_folders: int
 ) -> int:
-    """Fill one part after the other and return how many clips found room."""
+    """Fill one folder after the other and return how many clips found room."""
     number, rows, shard = 0, [], Shard()
-    left = part_size - _folder_size(made) - _RESERVE
+    left = folder_bytes - _folder_size(made) - _RESERVE
     for count, clip in enumerate(chosen):
         members = _members(clip, part, features)
         size = sum(len(content) + 1024 for content in members.values()) + 1024
         if size > left:
             if not rows:
                 break
-            _close_part(made / part_name(number), rows, shard)
-            if number + 1 == most_parts:
+            _close_folder(made / folder_name(number), rows, shard)
+            if number + 1 == most_folders:
                 return count
             number, rows, shard = number + 1, [], Shard()
-            left = part_size - _RESERVE
-        rows.append(_row(clip, members, shard, f"{part_name(number)}.tar"))
+            left = folder_bytes - _RESERVE
+        rows.append(_row(clip, members, shard, f"{folder_name(number)}.tar"))
         left -= size
     if not rows:
-        raise InputError(f"no clip fits into a part of {part_size} bytes; expected larger parts")
-    _close_part(made / part_name(number), rows, shard)
+        raise InputError(f"no clip fits into a folder of {folder_bytes} bytes; expected larger ones")
+    _close_folder(made / folder_name(number), rows, shard)
     return len(chosen)
 
 
@@ -284,16 +284,16 @@ def _row(clip: PreparedClip, members: dict[str, bytes], shard: Shard, name: str)
     return row
 
 
-def _close_part(folder: Path, rows: list[dict[str, Any]], shard: Shard) -> None:
+def _close_folder(folder: Path, rows: list[dict[str, Any]], shard: Shard) -> None:
     shard.write(folder / SHARDS_NAME / rows[0]["shard"])
     write_atomically(folder / JSON_INDEX_NAME, json.dumps(rows).encode())
 
 
 def _describe(made: Path, clips: Sequence[PreparedClip], of: int, part: str, options: Sequence[str]) -> Packed:
     speakers = {(clip.info.corpus, clip.info.speaker) for clip in clips}
-    parts = len(list(made.iterdir()))
-    packed = Packed(part, tuple(options), parts, len(clips), of, len(speakers))
-    first = made / part_name(0)
+    folders = len(list(made.iterdir()))
+    packed = Packed(part, tuple(options), folders, len(clips), of, len(speakers))
+    first = made / folder_name(0)
     write_json(first / PACK_NAME, asdict(packed))
     write_atomically(first / SCRIPT_NAME, _SCRIPT.encode())
     values = {"share": len(clips) / of, "options": " ".join(options)}

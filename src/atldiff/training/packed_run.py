@@ -47,25 +47,25 @@ _CLIPS_AT_ONCE = 64
 _TABLE_ROWS = 8
 
 
-def part_name(number: int) -> str:
-    """Folder of a part of a pack."""
+def folder_name(number: int) -> str:
+    """One of the folders of a pack."""
     return f"part-{number}"
 
 
 def unpack(pack: Path, data: Path) -> None:
-    """Make a folder of prepared clips out of the parts, with pictures as arrays; what is there already is kept.
+    """Make a folder of prepared clips out of a pack, with pictures as arrays; what is there already is kept.
 
     Raises:
-        InputError: a part is missing or damaged, ``data`` is another folder, or OpenCV is not installed.
+        InputError: a folder is missing or damaged, ``data`` is another folder, or OpenCV is not installed.
     """
-    about = json.loads((pack / part_name(0) / PACK_NAME).read_text())
-    parts = [pack / part_name(number) for number in range(about["parts"])]
-    missing = [part.name for part in parts if not (part / JSON_INDEX_NAME).is_file()]
+    about = json.loads((pack / folder_name(0) / PACK_NAME).read_text())
+    folders = [pack / folder_name(number) for number in range(about["folders"])]
+    missing = [folder.name for folder in folders if not (folder / JSON_INDEX_NAME).is_file()]
     if missing:
         raise InputError(
-            f"{', '.join(missing)} of the pack are missing in {pack}; expected all {len(parts)} side by side"
+            f"{', '.join(missing)} of the pack are missing in {pack}; expected all {len(folders)} side by side"
         )
-    made_from = sha256(b"".join((part / JSON_INDEX_NAME).read_bytes() for part in parts)).hexdigest()
+    made_from = sha256(b"".join((folder / JSON_INDEX_NAME).read_bytes() for folder in folders)).hexdigest()
     record = data / _RECORD_NAME
     if record.is_file() and record.read_text() == made_from:
         return
@@ -76,7 +76,7 @@ def unpack(pack: Path, data: Path) -> None:
     write_atomically(record, b"not complete")
     rows: list[dict[str, Any]] = []
     shard, name = Shard(), ""
-    for row, members in _unpacked_clips(parts, data):
+    for row, members in _unpacked_clips(folders, data):
         if shard.size > SHARD_BYTES:
             shard.write(data / SHARDS_NAME / name)
             shard = Shard()
@@ -92,23 +92,23 @@ def unpack(pack: Path, data: Path) -> None:
     write_atomically(record, made_from.encode())
 
 
-def _unpacked_clips(parts: Sequence[Path], data: Path) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+def _unpacked_clips(folders: Sequence[Path], data: Path) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
     """Rows and members of all clips, several being decoded at a time; features go to their place in ``data``."""
-    clips = [(part, row) for part in parts for row in json.loads((part / JSON_INDEX_NAME).read_text())]
+    clips = [(folder, row) for folder in folders for row in json.loads((folder / JSON_INDEX_NAME).read_text())]
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(clips), _CLIPS_AT_ONCE):
             yield from pool.map(lambda clip: _unpacked(clip[0], clip[1], data), clips[begin : begin + _CLIPS_AT_ONCE])
             print(f"unpacked {min(begin + _CLIPS_AT_ONCE, len(clips))} of {len(clips)} clips", flush=True)
 
 
-def _unpacked(part: Path, row: dict[str, Any], data: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    with (part / SHARDS_NAME / row["shard"]).open("rb") as stream:
+def _unpacked(folder: Path, row: dict[str, Any], data: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    with (folder / SHARDS_NAME / row["shard"]).open("rb") as stream:
 
         def read(offset: int, size: int) -> bytes:
             stream.seek(offset)
             content = stream.read(size)
             if len(content) != size:
-                raise InputError(f"{stream.name} is cut short; copy {part.name} again")
+                raise InputError(f"{stream.name} is cut short; copy {folder.name} again")
             return content
 
         members = {name: read(row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS if row[f"{name}_size"]}

@@ -34,7 +34,7 @@ class ProblemBody(BaseModel):
     field: str | None = Field(None, description="Name of the field of the request that is at fault.")
 
 
-class Progress(BaseModel):
+class JobProgress(BaseModel):
     """How far a running job is."""
 
     frames_done: int
@@ -90,7 +90,7 @@ class Video(BaseModel):
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="When a job that has ended will be removed.")
     position: int | None = Field(description="Place in the queue, from 1.")
-    progress: Progress | None
+    progress: JobProgress | None
     options: dict[str, Any] = Field(description="The options that were given.")
     result: Result | None
     problem: ProblemBody | None = Field(description="Why it failed.")
@@ -99,7 +99,7 @@ class Video(BaseModel):
     def of(cls, job: Job) -> "Video":
         progress = None
         if job.frames_done is not None and job.frames is not None:
-            progress = Progress(frames_done=job.frames_done, frames=job.frames)
+            progress = JobProgress(frames_done=job.frames_done, frames=job.frames)
         return cls(
             id=job.id,
             state=job.state,  # pyright: ignore[reportArgumentType]

@@ -28,7 +28,7 @@ _log = logging.getLogger("atldiff")
 
 
 @dataclass
-class _Task:
+class _RunningJob:
     """A job that a worker is at."""
 
     worker: Worker
@@ -61,7 +61,7 @@ class JobQueue:
         self._changed = threading.Condition()
         self._waiting: dict[str, dict[str, Any]] = {}
         self._reserved = 0
-        self._running: dict[str, _Task] = {}
+        self._running: dict[str, _RunningJob] = {}
         self._ready = 0
         self._fault: Problem | None = None
         self._listening = threading.Lock()
@@ -83,8 +83,8 @@ class JobQueue:
             self._stopping = True
             left = [*self._waiting, *self._running]
             self._waiting.clear()
-            for task in self._running.values():
-                task.worker.kill()
+            for running in self._running.values():
+                running.worker.kill()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
@@ -160,13 +160,13 @@ class JobQueue:
 
     def _now(self, job: Job) -> Job:
         """A job as the store has it, with what is known besides."""
-        task = self._running.get(job.id)
+        running = self._running.get(job.id)
         position = [*self._waiting].index(job.id) + 1 if job.id in self._waiting else None
-        if job.state == QUEUED and task is not None:
+        if job.state == QUEUED and running is not None:
             job = replace(job, state=RUNNING)
-        if job.state not in FINAL and task is None and position is None:
+        if job.state not in FINAL and running is None and position is None:
             return replace(job, state=FAILED, problem=_lost_problem().body())
-        done, frames = task.progress if task is not None and task.progress else (None, None)
+        done, frames = running.progress if running is not None and running.progress else (None, None)
         return replace(job, frames_done=done, frames=frames, position=position)
 
     def delete(self, job_id: str) -> bool:
@@ -175,10 +175,10 @@ class JobQueue:
             job = self._store.get(job_id)
             if job is None or not self._store.remove(job_id):
                 return False
-            task = self._running.get(job_id)
-            if task is not None:
-                task.is_deleted = True
-                task.worker.kill()
+            running = self._running.get(job_id)
+            if running is not None:
+                running.is_deleted = True
+                running.worker.kill()
             else:
                 self._waiting.pop(job_id, None)
                 self._store.remove_folder(job_id)
@@ -255,7 +255,7 @@ class JobQueue:
             if time.monotonic() > deadline:
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "a worker did not start in time")
 
-    def _next(self, worker: Worker) -> tuple[str, _Task] | None:
+    def _next(self, worker: Worker) -> tuple[str, _RunningJob] | None:
         """The next job for a worker; None if the worker has died, or the service stops."""
         with self._changed:
             self._ready += 1
@@ -264,46 +264,46 @@ class JobQueue:
                 while not self._stopping and worker.is_alive:
                     if self._waiting:
                         job_id = next(iter(self._waiting))
-                        task = self._running[job_id] = _Task(worker, self._waiting.pop(job_id))
-                        return job_id, task
+                        running = self._running[job_id] = _RunningJob(worker, self._waiting.pop(job_id))
+                        return job_id, running
                     self._changed.wait(_LOOK_S)
                 return None
             finally:
                 self._ready -= 1
                 self._show()
 
-    def _work(self, job_id: str, task: _Task) -> None:
+    def _work(self, job_id: str, running: _RunningJob) -> None:
         began = time.monotonic()
         try:
             with contextlib.suppress(Problem):  # the work does not need it to be written down
                 self._store.start(job_id)
             self._wake_listeners(job_id)
-            outcome = self._outcome(job_id, task, began + self._settings.job_timeout_s)
+            outcome = self._outcome(job_id, running, began + self._settings.job_timeout_s)
         except TimeoutError:
             limit = f"the video was not finished within {self._settings.job_timeout_s:g} s"
             outcome = Problem(HTTPStatus.GATEWAY_TIMEOUT, limit)
-            task.worker.close()
+            running.worker.close()
         except Exception as error:
             outcome = stopped_problem() if self._stopping else problem_of(error)
         with self._changed:
-            is_deleted = task.is_deleted
+            is_deleted = running.is_deleted
             del self._running[job_id]
             if not is_deleted:
                 self._mean_seconds += 0.3 * (time.monotonic() - began - self._mean_seconds)
                 self._end(job_id, outcome)
             self._show()
         if is_deleted:
-            task.worker.close()
+            running.worker.close()
             self._store.remove_folder(job_id)
         self._wake_listeners(job_id)
 
-    def _outcome(self, job_id: str, task: _Task, deadline: float) -> Problem | dict[str, Any]:
-        task.worker.send(MAKE, (self._store.job_folder(job_id), task.options))
+    def _outcome(self, job_id: str, running: _RunningJob, deadline: float) -> Problem | dict[str, Any]:
+        running.worker.send(MAKE, (self._store.job_folder(job_id), running.options))
         while True:
-            name, content = task.worker.receive(deadline - time.monotonic())
+            name, content = running.worker.receive(deadline - time.monotonic())
             if name != PROGRESS:
                 return content
-            task.progress = content
+            running.progress = content
             self._wake_listeners(job_id)
 
     def _end(self, job_id: str, outcome: Problem | dict[str, Any]) -> None:

@@ -151,19 +151,19 @@ def open_speech(path: Path, max_duration_s: float, track: int | None = None) -> 
     """Like :meth:`Speech.open`, but no more than so many seconds are ever decoded. Raises InputError for more."""
 
     class ShortSpeech(Speech):
-        def __init__(self, parts: Any, path: Path | None = None, name: str = "the speech") -> None:
-            super().__init__(lambda: _within(parts(), max_duration_s), path, name)
+        def __init__(self, pieces: Any, path: Path | None = None, name: str = "the speech") -> None:
+            super().__init__(lambda: _within(pieces(), max_duration_s), path, name)
 
     return ShortSpeech.open(path, track)
 
 
-def _within(parts: Iterable[Any], max_duration_s: float) -> Iterator[Any]:
+def _within(pieces: Iterable[Any], max_duration_s: float) -> Iterator[Any]:
     seconds = 0.0
-    for part in parts:
-        seconds += part.samples.shape[1] / part.sample_rate
+    for piece in pieces:
+        seconds += piece.samples.shape[1] / piece.sample_rate
         if seconds > max_duration_s:
             raise InputError(f"the speech lasts longer than {max_duration_s:g} s; expected at most that")
-        yield part
+        yield piece
 
 
 def _check_video_size(path: Path, max_pixels: int) -> None:
