@@ -1,15 +1,15 @@
-// The page: from the fields to a job, its progress, its video.
+// The page: from the fields to a job; the stage shows what becomes of it.
 
-import {
-  Problem, createVideo, deleteVideo, getLimits, getPart, hasToken, keepToken, states, takeTokenFromAddress,
-} from "./api.js";
+import { Problem, createVideo, deleteVideo, getLimits, hasToken, keepToken, states, takeTokenFromAddress } from "./api.js";
 import { fileFault, sumFault } from "./files.js";
 import { showGallery } from "./gallery.js";
-import { LandmarkViews } from "./landmarks.js";
-import { find, setProportions, show, showError, showList } from "./page.js";
+import { find, show, showError } from "./page.js";
 import { PortraitField } from "./portrait.js";
 import { SpeechField } from "./speech.js";
-import { Takes, describe, fileName } from "./takes.js";
+import {
+  announce, clearStage, goToStage, hideProgress, showPreview, showProgress, showState, showVideo, showViews,
+} from "./stage.js";
+import { Takes, describe } from "./takes.js";
 
 const JOB = "atldiff-job";
 const FIELDS = ["portrait", "dub", "speech", "emotion", "intensity", "mouth", "head_motion", "blink", "seed", "steps", "badge", "consent"];
@@ -20,10 +20,8 @@ const UNAUTHORIZED = 401;
 const NOT_FOUND = 404;
 
 const form = find("form");
-const video = find("video");
 const portrait = new PortraitField(takeChange, showRefusal);
 const speech = new SpeechField(takeChange);
-const views = new LandmarkViews();
 const takes = new Takes(showTake);
 
 let sending = null;
@@ -37,10 +35,6 @@ function takeChange() {
   if (!isFilm) find("dub").checked = false;
   find("consent").checked = false;
   showError("form", "");
-}
-
-function announce(text) {
-  if (find("announcer").textContent !== text) find("announcer").textContent = text;
 }
 
 function showProblem(error, place = "form") {
@@ -248,17 +242,11 @@ async function showStates(id, signal) {
       forget(id);
       throw new Problem(state.problem);
     }
-    if (state.state === "done") await showVideo(state);
+    if (state.state === "done") {
+      await showVideo(state, takes.get(id));
+      takes.draw();
+    }
   }
-}
-
-function clearStage() {
-  video.removeAttribute("src");
-  video.load();
-  for (const id of ["empty", "preview", "video", "overlay", "result", "tag"]) show(find(id), false);
-  find("facts").textContent = "";
-  announce("");
-  showProgress("Waiting for a worker …");
 }
 
 function emptyStage() {
@@ -274,104 +262,6 @@ function emptyStage() {
 function forget(id) {
   sessionStorage.removeItem(JOB);
   takes.remove(id);
-}
-
-/** On a narrow screen one may have scrolled away from the stage, which lies on top as long as there is something in it. */
-function goToStage() {
-  const box = find("stage").getBoundingClientRect();
-  if (box.top < window.innerHeight / 2 && box.top >= 0) return;
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  find("stage").scrollIntoView({ behavior: isCalm ? "auto" : "smooth" });
-}
-
-function showProgress(text, share) {
-  show(find("progress"), true);
-  find("progress-text").textContent = text;
-  if (share === undefined) find("progress-bar").removeAttribute("value");
-  else find("progress-bar").value = share;
-}
-
-/** Whoever stands on its button goes on to another place. */
-function hideProgress(next) {
-  const isHere = document.activeElement === find("cancel");
-  show(find("progress"), false);
-  if (isHere) next.focus({ preventScroll: true });
-}
-
-function showState({ state, position, progress, started_at: startedAt }) {
-  if (state === "queued") {
-    showProgress(position > 1 ? `Waiting: place ${position} in the queue` : "Waiting for a worker …");
-  } else if (progress) {
-    const { frames_done: done, frames } = progress;
-    const left = ((Date.now() - Date.parse(startedAt)) / done) * (frames - done);
-    const rest = done > 10 && left > 2000 ? ` · about ${Math.ceil(left / 1000)} s left` : "";
-    showProgress(`Frame ${done} of ${frames}${rest}`, done / frames);
-  } else if (state === "running") {
-    showProgress("Listening to the speech …");
-    announce("The work has begun.");
-  }
-}
-
-async function showPreview(id, signal) {
-  try {
-    const picture = await (await getPart(id, "preview")).blob();
-    const shown = find("preview");
-    shown.src = URL.createObjectURL(picture);
-    await shown.decode();
-    URL.revokeObjectURL(shown.src);
-    if (signal.aborted || !video.hidden) return;
-    setProportions(find("screen"), shown.naturalWidth, shown.naturalHeight);
-    show(find("screen"), true);
-    show(shown, true);
-    announce("The first frame is there.");
-  } catch {
-    // the video itself comes anyway
-  }
-}
-
-async function showVideo({ id, result, options }) {
-  const [content, points] = await Promise.all([getPart(id, "content"), getPart(id, "landmarks")]);
-  const [file, landmarks] = await Promise.all([content.blob(), points.json()]);
-  URL.revokeObjectURL(find("download").href);
-  const address = URL.createObjectURL(file);
-  find("download").href = address;
-  find("download").download = takes.get(id) ? fileName(takes.get(id)) : "atldiff.mp4";
-  video.src = address;
-  const isPlayable = await new Promise((resolve) => {
-    video.addEventListener("loadeddata", () => resolve(true), { once: true });
-    video.addEventListener("error", () => resolve(false), { once: true });
-  });
-  if (!isPlayable) showError("stage", "This browser cannot play H.264 video. The download works.");
-  setProportions(find("screen"), video.videoWidth || landmarks.width, video.videoHeight || landmarks.height);
-  for (const name of ["screen", "video", "result", "tag"]) show(find(name), true);
-  show(find("preview"), false);
-  hideProgress(video);
-  views.take(landmarks);
-  showViews();
-  find("facts").textContent = [takes.get(id)?.title, facts(result, options, landmarks)].filter(Boolean).join(" · ");
-  showList("result-warnings", result.warnings);
-  takes.draw();
-  announce("The video is ready.");
-  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) video.play().catch(() => {});
-}
-
-function facts(result, options, { width, height }) {
-  const heard = options.emotion === "auto" ? [`the voice sounds ${result.emotion}`] : [];
-  const size = result.bytes > 1e6 ? `${(result.bytes / 1e6).toFixed(1)} MB` : `${Math.round(result.bytes / 1e3)} kB`;
-  return [
-    `${result.duration_s.toFixed(1)} s`,
-    `${video.videoWidth || width} × ${video.videoHeight || height}`,
-    `${Number(result.fps.toFixed(2))} frames/s`,
-    size,
-    `made in ${result.seconds.toFixed(1)} s`,
-    ...heard,
-  ].join(" · ");
-}
-
-function showViews() {
-  const isPressed = (id) => find(id).getAttribute("aria-pressed") === "true";
-  views.showPoints(isPressed("show-landmarks"));
-  show(find("mouth-plot"), isPressed("show-mouth"));
 }
 
 /** Remove the job that is shown; another take, if there is one, is shown in its place. */
