@@ -17,6 +17,7 @@ KEYFRAME_INTERVAL = 8
 _NPY_MAGIC = b"\x93NUMPY"
 
 _QUALITY = 12
+"""x264's constant rate factor; 0 is lossless."""
 
 
 def encode_video(frames: Iterable[np.ndarray], fps: Fraction) -> bytes:

@@ -28,10 +28,19 @@ LEAST_LEVEL_DB = -60.0
 """The loudest 50 ms of a clip that is not silent are at least so loud, in dB of full scale."""
 
 _LEVEL_SAMPLES = SAMPLE_RATE // 20
+"""Samples of the 50 ms that are measured."""
+
 _QUIETEST = 2.0**-15
+"""One step of 16 bit: less counts as that."""
+
 _COMPARABLE = 0.5
+"""A second face is one of at least this share of the first one's size."""
+
 _SAMPLED_FRAMES = 10
+"""Frames of a clip that are searched for a second face."""
+
 _CELLS = 16
+"""Cells a side of a thumbnail."""
 
 
 def length_verdict(frames: int) -> str:

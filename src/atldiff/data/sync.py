@@ -36,15 +36,34 @@ LEAST_CLEAR_R = 0.3
 """A lag is clear if its 95 % interval is no wider, and the correlation at its peak no less."""
 
 _UNRELATED_PER_SECOND = 0.16
+"""Of shorter clips chance reaches more: the threshold is so much for each second."""
+
 _LEAST_SECONDS = 1.0
+"""Shorter clips, in seconds, are not judged."""
+
 _LEAST_MOTION = 0.015
+"""Nor are those whose mouth opening, in inter-ocular distances, has a smaller standard deviation."""
+
 _LAG_SPREAD_S = 0.05
+"""Seconds around the lag in which the best correlation counts."""
+
 _GRID_RATE = 100
+"""Values a second of what is expected from the sound; as fine as :data:`LAGS`."""
+
 _LEAST_OVERLAP = 0.5
+"""Share of a clip's frames that the sound must cover at a lag for that to count."""
+
 _LEAST_UNITS = 5
+"""With fewer clips their pieces are resampled, and with fewer pieces nothing is said."""
+
 _PIECE_SECONDS = 0.5
+"""Length of those pieces."""
+
 _RESAMPLES = 500
+"""Bootstrap samples for the 95 % interval of a lag."""
+
 _LEAST_VARIATION = 1e-4
+"""Sum of squares below which a series does not vary, and correlates with nothing."""
 
 _BAND_WEIGHTS = np.array(
     [0.065, 0.069, -0.124, 0.005, 0.113, 0.047, -0.048, -0.002, 0.058, 0.038]
@@ -57,8 +76,13 @@ close-ups; with no memory it cannot learn a lag. What it finds in GRID, recorded
 """
 
 _MEL_DECADES = 5.0
+"""Powers of ten below the loudest band at which levels are cut off."""
+
 _SMOOTHING = np.hanning(7)[1:-1] / np.hanning(7).sum()
+"""Weights over five values, 50 ms."""
+
 _FFT_SIZE = 400
+"""Samples of a spectrum: 25 ms."""
 
 
 @dataclass(frozen=True)

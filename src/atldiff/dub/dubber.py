@@ -34,7 +34,10 @@ _CENTRE = np.array([64.0, 80.0])
 """The place of the crop that is laid exactly where the head has it: between nose and mouth."""
 
 _BLOCK = 32
+"""Frames whose mouths are worked out together."""
+
 _FADE_OUT_S = 0.2
+"""Seconds in which the mouth comes to rest after the speech."""
 
 _log = logging.getLogger("atldiff")
 

@@ -15,8 +15,13 @@ _SEARCH_SIDE = 1024
 """Longest side in pixels at which a whole frame is searched."""
 
 _SEARCH_EVERY_S = 0.2
+"""Seconds between two searches of the whole frame for a face that is lost."""
+
 _CHECK_EVERY_S = 0.4
+"""Seconds between two looks at whether it is still the same face."""
+
 _LOST_AFTER_S = 0.3
+"""Seconds without the face after which its window is given up."""
 
 _OFF_CENTRE, _OTHER_SIZE = 0.12, 1.15
 """How far a face may be from the middle of its window, in sides, and of another size, before the window moves: in

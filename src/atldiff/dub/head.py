@@ -11,7 +11,10 @@ _RIGID = (*range(27, 36), 36, 39, 42, 45)
 """Nose and eye corners: what speech hardly moves; the base of the nose is what lies nearest to the mouth."""
 
 _ROUNDS = 4
+"""Times that the frames are laid over the model and the model is taken anew from them."""
+
 _STEADY_SECONDS = 0.12
+"""Seconds to either side of a frame that its pose is smoothed over."""
 
 
 @dataclass(frozen=True)

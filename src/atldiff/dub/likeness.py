@@ -25,6 +25,7 @@ _SCALES = np.array([0.611, 0.739, 0.280])
 """Median distance between different people of each of the three parts."""
 
 _LEARNED = 0.1
+"""Weight of what was just seen against all that is known of the face."""
 
 
 @dataclass(frozen=True)

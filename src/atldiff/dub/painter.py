@@ -23,6 +23,7 @@ _SEEN_MOTION = 0.3
 """Pixels of the picture from which on a place counts as moved; what has moved by less stays as it is."""
 
 _LIP_MARGIN_MM = 4.0
+"""Millimetres around the mouth that are looked at to paint over what lies between the lips."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ DUBBED, NO_FACE, COVERED, TURNED = 0, 1, 2, 3
 """What becomes of a frame, and why one is left as it is; of another person there is no face."""
 
 MOST_TURNED = np.radians(45)
+"""Faces turned further from the viewer are left as they are."""
 
 _BRIDGED_S = 0.2
 """Gaps no longer than this are bridged: a blink of the detector."""
@@ -26,10 +27,19 @@ _FADE_S = 0.16
 """Faces seen for less are left alone; how long it takes to fade from an old mouth to a new one."""
 
 _LIPS_STEADY_S = 0.06
+"""Seconds to either side of a frame that its landmarks are smoothed over."""
+
 _MARGIN_S = 5.0
+"""Seconds before and after the frames that are asked for that take part in the smoothing."""
+
 _MODEL_FRAMES = 300
+"""Frames at most that the model of the face is made from, and"""
+
 _MOST_SAMPLES = 3000
+"""frames at most that the mouth at rest is learned from."""
+
 _AT_A_TIME = 4096
+"""Frames whose heads are fitted together; it bounds memory alone."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 from atldiff.speech.waveform import AAC_SAMPLE_RATES, Speech
 
 _BLOCK = 16_384
+"""Samples that are mixed at a time."""
 
 
 class DubbedSound:

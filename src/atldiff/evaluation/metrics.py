@@ -22,9 +22,16 @@ MAX_LAG = 5
 """How many frames early or late the generated mouth is looked for."""
 
 _SSIM_SIGMA = 1.5
+"""Width in pixels of the window, and"""
+
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
+"""the constants of Wang et al. 2004, equation 13."""
+
 _MOUTH_MARGIN = 0.2
+"""Of the mouth's box on every side, as a share of its width."""
+
 _STILL = 1e-6
+"""Standard deviation below which a mouth does not move, in inter-ocular distances."""
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in whole pixels; right and bottom are just outside."""

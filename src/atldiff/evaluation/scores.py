@@ -10,6 +10,7 @@ TRUE = "true"
 """Name of the true video among the rows of a report."""
 
 _RESAMPLES = 1000
+"""Bootstrap samples for an interval."""
 
 
 @dataclass(frozen=True)

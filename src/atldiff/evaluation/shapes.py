@@ -18,8 +18,13 @@ RATE = 25
 """Samples of a second of mouth."""
 
 _HOP = 12
+"""Samples from one second of mouth to the next: half of one."""
+
 _PERCENTILE = 95
+"""How far a shape goes is this percentile: the farthest moment alone says little."""
+
 _STILL = 1e-6
+"""Reach below which the true shape does not move."""
 
 
 def judge_shapes(made: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -18,9 +18,17 @@ FPS = 25.0
 """The only frame rate that SyncNet knows."""
 
 _WINDOW = 5
+"""Frames that the network sees at a time, of"""
+
 _PICTURE_SIZE = 224
+"""so many pixels a side, as published."""
+
 _REACH = 15
+"""Frames early or late at which sound and lips are compared, as published."""
+
 _BATCH = 16
+"""Windows at a time; it bounds memory alone."""
+
 _MFCC_PER_FRAME = 4
 _SAMPLES_PER_FRAME = 640
 

@@ -19,9 +19,16 @@ DETECTION_SIZE = 256
 """Side in pixels of the square that a face is resampled to where its landmarks are read closely."""
 
 _DETECTION_MARGIN = 1.9
+"""Side of the square that landmarks are read in, over the longer side of the face."""
+
 _EYE_TO_CHIN = 0.55
+"""Distance from the eyes to the chin, and"""
+
 _EYES_FROM_TOP = 0.33
+"""from the upper border to the eyes, in sides of the crop."""
+
 _MAX_FACE_WIDTH = 0.75
+"""The crop is larger where the landmarks would be wider than this share of it."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,19 @@ SMALLEST_TILE = 384
 """Side in pixels of the smallest parts that a picture is searched in: faces of an eighth of it and more are found."""
 
 _SAME_FACE_OVERLAP = 0.4
+"""Faces whose boxes share so much of the smaller one are one face."""
+
 _SAME_PLACE = 0.05
+"""A face is the same if its landmarks lie within this share of the crop's side on the mean."""
+
 _UPRIGHT_RADIANS = 0.5
+"""Faces that lean by more are turned upright before their landmarks are read."""
+
 _LIKENESS_MARGIN = 0.2
+"""Sides of the crop that are added on each side where a face is scored."""
+
 _LEAST_LIKENESS = 0.05
+"""Score below which the scorer says nothing; that counts as 0."""
 
 _stderr_lock = threading.Lock()
 

@@ -16,7 +16,11 @@ _EYES = ((36, 39), (42, 45))
 _LIPS = ((50, 61), (51, 62), (52, 63), (58, 67), (57, 66), (56, 65))
 _AROUND_LIPS = ((8, 57), (6, 58), (10, 56), (4, 48), (12, 54))
 _ONE_COLOUR, _ONE_BRIGHTNESS = 0.1, 0.12
+"""Lips that differ by less from what is around them, in tint and in share of its brightness, are under cloth;"""
+
 _OTHER_COLOUR, _DARK, _PALE = 0.2, 0.35, 1.15
+"""but only if that differs from cheeks and nose by more in tint, or is darker or paler than these shares of them."""
+
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 

@@ -18,6 +18,7 @@ from atldiff.media.pictures import reduced
 from atldiff.options import DEFAULT_MAX_SIZE, FramingOptions, GenerationOptions
 
 _SEEDS = 1_000_000
+"""How many seeds there are to draw from: one can be typed."""
 
 _log = logging.getLogger("atldiff")
 

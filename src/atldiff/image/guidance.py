@@ -28,9 +28,16 @@ MAP_GROUPS: tuple[tuple[slice, ...], ...] = (
 """The landmark groups that have a map of their own, in channel order."""
 
 _MASK_SIGMA = 4.1
+"""Width in crop pixels of a landmark's blur: that of the published kernel of 25 pixels."""
+
 _MASK_GAIN = 0.25
+"""What a sum of landmarks' bells is multiplied by to be a mask; 1 is the most that it may be."""
+
 _REGION_SIGMA = 7.0
+"""Width in crop pixels of a landmark's bell in the region that the network may change."""
+
 _REGION_GAIN = 0.5
+"""What their sum is multiplied by there."""
 
 
 def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float = 2.0) -> torch.Tensor:

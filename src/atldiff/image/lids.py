@@ -16,11 +16,22 @@ _UPPER_EDGES = ((36, 37, 38, 39), (42, 43, 44, 45))
 _LOWER_EDGES = ((36, 41, 40, 39), (42, 47, 46, 45))
 _BROWS = (slice(17, 22), slice(22, 27))
 _STRETCHED_SHARE = 0.7
+"""Share of the way from lashes to brow whose skin is stretched."""
+
 _LASH_SHARE = 0.12
+"""Share of the eye's opening by which the lashes hang below the landmarks of the upper lid."""
+
 _OPEN_ABOVE = 0.95
+"""Opening, as a share of the identity's, above which a lid is not drawn down, and"""
+
 _SHUT_BELOW = 0.15
+"""below which it is shut."""
+
 _DRAWN_ABOVE = 0.3
+"""Closure from which on the warp leaves the eye wholly to the drawn lid."""
+
 _NARROWEST_EYE = 0.12
+"""Opening over width of eyes that count as shut in the portrait itself."""
 
 
 class Eyelids:

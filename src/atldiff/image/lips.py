@@ -13,8 +13,13 @@ from atldiff.image.mouth.geometry import edge_coefficients, edge_height
 _UPPER_EDGE = (60, 61, 62, 63, 64)
 _LOWER_EDGE = (60, 67, 66, 65, 64)
 _LIP_DEPTH = 0.35
+"""Share of a lip's height behind its inner edge at which its colour is read."""
+
 _SEAM_DARKNESS = 0.45
+"""Share of the light that the seam between the painted lips loses in its middle, and"""
+
 _SEAM_WIDTH = 0.2
+"""its width (standard deviation) as a share of the gap."""
 
 
 def shut_lips(

@@ -15,7 +15,10 @@ from atldiff.speech.loudness import levelled_live
 from atldiff.speech.waveform import SAMPLE_RATE, resampled
 
 SILENT_STEP_S = 0.08
+"""Seconds of silence that are put in at a time."""
+
 _FRAMES_AT_ONCE = 4
+"""Frames that are made together at most: more would be cheaper each, and the first of them later."""
 
 
 class LiveFace:

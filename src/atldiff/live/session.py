@@ -30,8 +30,13 @@ QUEUED_FRAMES = 8
 """Finished frames that wait at most to be taken; more are not made until one is."""
 
 _COUNTED_DELAYS = 15_000
+"""Frames whose delays are kept for the figures: ten minutes at 25 frames per second."""
+
 _WORK_SHARE = 0.2
+"""Weight of the last frame in the running mean of the seconds that one takes."""
+
 _LARGEST_SAMPLE = 2.0
+"""Floats that peak higher are taken for integers that were never scaled, and refused."""
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,44 @@ LONGEST_DELAY_S = 0.6
 """From the moment at which sound is heard to that at which it is shown, on a machine that is too busy for less."""
 
 _WORK_S, _LEAST_WORK_S = 0.08, 0.02
+"""Seconds that the delay begins with on top of the look-ahead, for the work on a picture, and least ones."""
+
 _LATE_FRAMES = 1
+"""Frames by which a picture may be late and is still shown."""
+
 _LATE_SHARE = 0.1
+"""Share of the pictures that may be finished late; the delay grows where more are."""
+
 _STALL_S = 1.0
+"""Whoever is behind by more seconds, as after the machine slept, does not catch up but goes on from now."""
+
 _GATHERED_S = 0.04
+"""Seconds of sound that are gathered, or waited for, before something new is begun to be said."""
+
 _WATCHED_S, _CALM_S = 2.0, 5.0
+"""Seconds of pictures that are looked at before the delay grows, and before it shrinks."""
+
 _WARM_UP_S, _LEAST_WATCHED = 1.0, 3
+"""Seconds from the start whose pictures do not count, and the fewest pictures that are judged by."""
+
 _TIGHT_S = 0.01
+"""Seconds that must be left over after the delay has shrunk."""
+
 _FADE_S = 0.005
+"""Seconds in which sound that is cut short dies away, so that it does not click."""
+
 _PCM_SCALE = 32768
 _STEPS_PER_FRAME = 4
+"""Times that sound is taken in during a frame."""
+
 _DELAY_STEP_FRAMES = 0.5
+"""By how many frames the delay changes at a time."""
+
 _MOST_FOLLOWED_S = 0.3
+"""Seconds of followed sound that wait at most; the oldest of more are dropped."""
+
 _QUIET = 0.01
+"""Sound whose largest sample, of 1, is less is a pause: it may be dropped, and the delay changed in it."""
 
 
 class TalkingFace:

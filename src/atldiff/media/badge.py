@@ -10,8 +10,13 @@ TEXTS = ("AI-generated", "AI")
 """The longest that takes at most half of the width is shown."""
 
 _HEIGHT_SHARE = 0.045
+"""Size of the letters over the frame's shorter side."""
+
 _SMALLEST_TEXT = 13
+"""Pixels that letters have at least."""
+
 _BOX_OPACITY = 0.75
+"""Of the dark box under the letters."""
 
 
 class Badge:

@@ -14,8 +14,13 @@ _WHITE_NITS = 203.0
 """Luminance of diffuse white in HDR, ITU-R BT.2408."""
 
 _HLG_PEAK_NITS = 1000.0
+"""Luminance of the nominal display, and"""
+
 _HLG_GAMMA = 1.2
+"""its system gamma, ITU-R BT.2100."""
+
 _KNEE = 0.8
+"""Light, of diffuse white's, above which highlights are rolled off."""
 
 _TO_BT709 = {
     BT2020: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),

@@ -3,9 +3,14 @@
 import numpy as np
 
 CELLS = 16
+"""Cells a side that a frame is reduced to."""
 
 _JUMP, _JUMP_RATIO, _NEIGHBOURS = 10.0, 3.0, 2
+"""A cut changes the cells by more grey levels of 255, and by so many times more than either of so many changes
+before and after; how they were judged says :mod:`atldiff.data.quality`."""
+
 _NOISE = 0.5
+"""Grey levels that every frame may differ from the last."""
 
 
 def cells(luma: np.ndarray) -> np.ndarray:

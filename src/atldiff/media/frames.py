@@ -16,7 +16,10 @@ MAX_FRAME_PIXELS = 80_000_000
 """Pixels of a frame at most: more than 8K video has."""
 
 _WIDEST_PIXEL = 4
+"""Pixels that claim to be wider, or higher, than so many times the other side are taken for square."""
+
 _COMBED_ABOVE = 1.25
+"""Rows that differ from the next by so many times more than from the one after it are of two moments."""
 
 
 def rgb_picture(frame: VideoFrame, stream: VideoStream) -> np.ndarray:

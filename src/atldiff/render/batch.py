@@ -30,6 +30,7 @@ MADE, KEPT, FAILED, LEFT = "made", "kept", "failed", "left"
 
 _LOCK_NAME = "lock"
 _REPORT_EVERY_S = 2.0
+"""Seconds between two reports while jobs are made."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,32 @@ from atldiff.speech.blocks import regrouped
 
 _BLOCK = SAMPLE_RATE // 100
 _SILENCE_DB = -85.0
+"""Level of full scale below which nothing is heard."""
+
 _BELOW_LOUD_DB = 35.0
+"""Voice lies at most so far under the loud parts,"""
+
 _ABOVE_FLOOR_DB = 4.0
+"""so far above the steady background,"""
+
 _LEAST_BELOW_LOUD_DB = 10.0
+"""but never nearer to the loud parts than this."""
+
 _STEADY_RANGE_DB = 4.0
+"""Sound whose loud and quiet parts are less apart, and"""
+
 _STEADY_SECONDS = 2.0
+"""of which there is so much, is background alone."""
+
 _HOLD_SECONDS = 0.08
+"""Voice counts as going on for so long before and after it is heard, and"""
+
 _FADE_SECONDS = 0.12
+"""fades away in this time."""
+
 _LOUD_ABOVE_DB = 25.0
+"""So far above the threshold voice is as loud as it counts."""
+
 _LEVEL_BINS = np.arange(-130.0, 20.0, 0.5)
 
 

@@ -10,7 +10,11 @@ from atldiff.speech import SAMPLE_RATE
 from atldiff.speech.loudness import at_target
 
 _PIECE = SAMPLE_RATE // 50
+"""Samples of the overlapping pieces that longer sound is made of: 20 ms."""
+
 _PIECE_SLACK = SAMPLE_RATE // 125
+"""How far one is moved at most to fit the one before: 8 ms."""
+
 _LEVEL_DEVIATION_DB = 2.5
 
 

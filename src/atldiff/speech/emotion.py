@@ -22,11 +22,22 @@ MIN_PROBABILITY = 0.5
 """An emotion less probable than this is not named: a wrong expression on a face costs more than none."""
 
 _FRAME = SAMPLE_RATE // 50
+"""Samples of the 20 ms whose level is measured."""
+
 _SILENCE_RMS = 10 ** (-75 / 20)
+"""Of full scale: quieter frames are not sound,"""
+
 _VOICED_RANGE = 10 ** (-35 / 20)
+"""nor are those quieter than this share of the loud parts."""
+
 _KEPT_PAUSE_FRAMES = 10
+"""Frames of a pause that are kept on either side of sound: 0.2 s."""
+
 _LEVEL_RMS = 0.05
+"""What the sound is brought to."""
+
 _MAX_READ_SECONDS = 120
+"""Seconds of a recording that are looked through for thirty with a voice."""
 
 
 @dataclass(frozen=True)

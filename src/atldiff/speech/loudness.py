@@ -14,15 +14,32 @@ MOST_GAIN_DB = 60.0
 """Speech is raised, or lowered, by no more than this."""
 
 _HOP = SAMPLE_RATE // 10
+"""Samples of the step between two blocks,"""
+
 _HOPS_PER_BLOCK = 4
+"""and how many steps a block has: 0.4 s, overlapping by three quarters, as in the standard."""
+
 _GATE_LUFS = -85.0
+"""Quieter blocks are not counted; the standard has -70."""
+
 _GATE_BELOW_LU = 10.0
+"""Nor are those so far below the mean of the rest, as in the standard."""
+
 _LEVEL_BINS = np.arange(-120.0, 40.0, 0.1)
 _WORD_RANGE_DB = 12.0
+"""What a single word may be off by from the recording that it is from, and"""
+
 _ENOUGH_SECONDS = 2.5
+"""how much has to be heard for that to be nothing."""
+
 _LIVE_HALF_LIFE_S = 10.0
+"""In a live session what was heard so long ago counts half;"""
+
 _LIVE_LEAST_HEARD_S = 0.4
+"""so much is heard before the gain changes, and"""
+
 _LIVE_STEP_DB = 3.0
+"""it changes by no more than this in a tenth of a second."""
 
 
 class LoudnessMeter:

@@ -22,9 +22,16 @@ _BELOW_LOUD = 1e-3
 """Power, over that of loud sound, under which nothing is a voice."""
 
 _FARTHEST_OCTAVES = 0.8
+"""From the voice's usual pitch; what is farther is most likely another octave by mistake."""
+
 _KEPT = 0.5 ** (1 / PITCH_RATE / 8.0)
+"""Weight of what was known at each new value: half after 8 s."""
+
 _SMOOTH_SECONDS = 0.3
+"""To either side of a time, weighted by a raised cosine."""
+
 _SILENT_WEIGHT = 1.0
+"""Weight, in values, of no rise at all: a little voice in a pause says little."""
 
 
 def pitch_track(samples: np.ndarray) -> np.ndarray:

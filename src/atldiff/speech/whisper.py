@@ -25,12 +25,17 @@ LAYER_SIZE = 384
 
 SAMPLES_PER_FEATURE = SAMPLE_RATE // FEATURE_RATE
 MAX_SECONDS = 30.0
+"""Of sound that the encoder can be given at a time."""
 
 _FFT_SIZE = 400
 _HOP = 160
 _MEL_BANDS = 80
 _MEL_FRAMES = 2
+"""Frames of the spectrogram to a feature vector."""
+
 _MIDDLE_LAYER = 2
+"""The layer, from 1, whose output is a part of the features."""
+
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 
 FEATURE_SIZE = 2 * LAYER_SIZE + _MEL_FRAMES * _MEL_BANDS

@@ -17,10 +17,19 @@ from atldiff.serve.http.guard import LARGEST_HEAD
 from atldiff.serve.settings import LOOPBACK_NAMES, ServeSettings
 
 _HEAD_TIMEOUT_S = 10.0
+"""Seconds that a request's line and headers may take to come."""
+
 _KEEP_ALIVE_S = 5
+"""Seconds that an idle connection is kept."""
+
 _SHUTDOWN_S = 5
+"""Seconds that answers under way are given when the service is stopped."""
+
 _LARGEST_MESSAGE = 16 * 2**20
+"""Bytes of a message over a WebSocket."""
+
 _PING_S = 20.0
+"""Seconds between two pings of a WebSocket, and for the answer."""
 
 _log = logging.getLogger("atldiff")
 

@@ -19,7 +19,10 @@ from atldiff.serve.problems import Problem
 from atldiff.serve.work.store import DONE, FINAL, VIDEO, Job, stopped_problem
 
 _HEARTBEAT_S = 15.0
+"""Seconds without an event after which one is sent that keeps the connection open."""
+
 _DISCONNECT_LOOK_S = 1.0
+"""Seconds between two looks at whether anybody is still listening."""
 
 
 def unknown_job() -> Problem:

@@ -30,9 +30,15 @@ RETRIES_S = (5.0, 30.0, 120.0, 600.0)
 """Pauses before each further try; after the last the receiver is given up."""
 
 _TIMEOUT_S = 10.0
+"""Seconds that a receiver may take for its answer."""
+
 _SENDERS = 4
+"""Webhooks that are sent at once."""
+
 _SECRET_PREFIX = "whsec_"
 _LEAST_SECRET = 16
+"""Bytes of the shortest secret."""
+
 _PORTS = {"http": 80, "https": 443}
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 

@@ -36,9 +36,16 @@ FRAME_HEADER = struct.Struct("<Id")
 """Before each JPEG: the frame's number and its time in seconds, little-endian."""
 
 _MESSAGE_TIMEOUT_S = 30.0
+"""Seconds that a client may take for the messages that begin a session."""
+
 _SEND_TIMEOUT_S = 10.0
+"""Seconds that a client may take to receive one."""
+
 _STOP_TIMEOUT_S = 5.0
+"""Seconds that a session may take to end."""
+
 _NORMAL, _POLICY, _FAILED, _TRY_LATER = 1000, 1008, 1011, 1013
+"""Why a WebSocket is closed, RFC 6455 and the registry of its codes."""
 
 _log = logging.getLogger("atldiff")
 

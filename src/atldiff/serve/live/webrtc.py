@@ -32,8 +32,14 @@ MAX_TEXT = 10_000
 """Characters of one text to be said."""
 
 _CONNECT_TIMEOUT_S = 30.0
+"""Seconds from the answer to the connection."""
+
 _WAITING_PICTURES, _WAITING_SOUNDS = 2, 50
+"""What waits to be sent at most, frames and packets of 20 ms; the oldest are dropped."""
+
 _PACKET = SAMPLE_RATE // 50
+"""Samples of a packet of sound: 20 ms."""
+
 _VIDEO_CLOCK = fractions.Fraction(1, 90_000)
 
 _log = logging.getLogger("atldiff")

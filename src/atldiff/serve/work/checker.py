@@ -14,10 +14,19 @@ from atldiff.serve.work.store import stopped_problem
 from atldiff.serve.work.workloads import CHECK, FIND_FACES, PASSED, TAKES_LONG, serve_checks
 
 _START_TIMEOUT_S = 60.0
+"""Seconds that the worker may take to start."""
+
 _MOST_WAITING = 8
+"""Looks at uploads that are under way or wait at once; more are refused."""
+
 _QUICK_S = 5.0
+"""Seconds after which a file goes on to the worker for those that take long."""
+
 _LOOK_S = 0.2
+"""Seconds after which a check looks whether anybody still waits for it."""
+
 _WORTH_A_RESTART_S = 3.0
+"""Seconds for which a check goes on although nobody waits for it: another process takes time to start."""
 
 
 class Checker:

@@ -17,12 +17,22 @@ from atldiff.serve.work.store import FAILED, FINAL, QUEUED, RUNNING, Job, JobSto
 from atldiff.serve.work.workloads import DONE, MAKE, PROGRESS, serve_videos
 
 START_TIMEOUT_S = 120.0
+"""Seconds that a worker may take to load the model."""
 
 _LOOK_S = 0.5
+"""Seconds after which whoever waits looks whether the service is being stopped."""
+
 _LONGEST_PAUSE_S = 30.0
+"""Seconds at most between two tries to start a worker that does not start."""
+
 _SWEEP_S = 30.0
+"""Seconds between two looks for jobs that are too old."""
+
 _RECOVERY_S = 2.0
+"""The same, in seconds, while the table of jobs cannot be written."""
+
 _GUESSED_JOB_S = 10.0
+"""Seconds that a job is thought to take before the first has ended."""
 
 _log = logging.getLogger("atldiff")
 
