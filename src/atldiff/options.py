@@ -89,6 +89,7 @@ class About:
 
     @property
     def is_number(self) -> bool:
+        """Whether its values are numbers, whole or not."""
         return self.kind in (int, float)
 
     @property

@@ -75,6 +75,7 @@ def _span(seconds: float) -> str:
 
 @contextlib.contextmanager
 def open_pipeline(arguments: argparse.Namespace) -> Iterator[Any]:
+    """The pipeline that the arguments ask for, open within the block."""
     began = time.monotonic()
     _log.info("loading the model")
     from atldiff.models.loading import DEFAULT_MODEL
@@ -137,6 +138,7 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_folder(path: Path) -> None:
+    """Raise InputError where there is no folder."""
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; expected a folder of clips")
 
@@ -170,6 +172,7 @@ def parent_folder(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
+    """Make a folder that is missing. Raises OutputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

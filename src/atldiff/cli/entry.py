@@ -123,9 +123,11 @@ def _say(message: str) -> None:
 class Verb(Protocol):
     """A module of this package: what one verb takes, and what it does."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what the verb takes."""
 
-    def run(self, arguments: argparse.Namespace) -> int | None: ...
+    def run(self, arguments: argparse.Namespace) -> int | None:
+        """Do what the arguments ask for; gives the exit code, 0 if None. Raises ATLDiffError."""
 
 
 class _Stopped(BaseException):

@@ -83,6 +83,7 @@ class WantedClip:
 
     @property
     def findings_path(self) -> Path:
+        """Where what is found of it lies."""
         return findings_path(self.destination, self.clip.key)
 
 

@@ -47,6 +47,7 @@ class Seen:
     window: FaceCrop
 
     def looks(self) -> Looks:
+        """What the face looks like."""
         return looks_of(self.picture, self.window, self.solid_683)
 
 

@@ -38,6 +38,7 @@ class Timeline:
 
     @property
     def duration_s(self) -> float:
+        """Length of the new video in seconds."""
         return float(self.end * self.time_base)
 
     @property

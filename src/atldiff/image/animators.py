@@ -22,7 +22,9 @@ class Animator(Protocol):
 
     opens_mouth: bool
 
-    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]: ...
+    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
+        """Blocks of landmarks, (n, 68, 2) crop pixels → blocks of frames, the same number in all."""
+        ...
 
 
 def make_animator(

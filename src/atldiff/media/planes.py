@@ -41,6 +41,7 @@ class Colours:
 
     @property
     def range(self) -> ColorRange:
+        """Full or limited range, as PyAV names it."""
         return ColorRange.JPEG if self.is_full else ColorRange.MPEG
 
     def matrix(self, height: int) -> Colorspace:
@@ -101,10 +102,12 @@ class Planes:
 
     @property
     def width(self) -> int:
+        """Pixels in a row."""
         return self.luma.shape[1]
 
     @property
     def height(self) -> int:
+        """Number of rows."""
         return self.luma.shape[0]
 
     def to_frame(self) -> VideoFrame:

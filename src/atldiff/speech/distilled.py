@@ -92,6 +92,7 @@ class DistilledEncoder(nn.Module):
 
     @property
     def feature_size(self) -> int:
+        """Size of a feature vector."""
         return self.config.channels
 
     @property

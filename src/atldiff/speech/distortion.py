@@ -107,6 +107,7 @@ def add_echo(samples: np.ndarray, decay_s: float, strength: float, random: np.ra
 
 
 def drawn(clips: Sequence[Sounding], random: np.random.Generator) -> Sounding:
+    """One of the clips, by chance."""
     return clips[int(random.integers(len(clips)))]
 
 

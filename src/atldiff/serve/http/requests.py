@@ -14,10 +14,12 @@ from atldiff.serve.work.store import stopped_problem
 
 
 def service_of(request: Request) -> Service:
+    """The service that a request came to."""
     return request.app.state.service
 
 
 def ending_of(request: Request) -> asyncio.Event:
+    """Set when the service is being stopped."""
     return request.app.state.ending
 
 

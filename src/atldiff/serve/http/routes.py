@@ -50,6 +50,7 @@ async def find_faces(request: Request) -> Faces:
 
 @router.websocket("/v1/live")
 async def live(socket: WebSocket) -> None:
+    """A live session over a WebSocket."""
     await hold_session(socket, socket.app.state.service.live)
 
 

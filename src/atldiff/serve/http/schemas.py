@@ -97,6 +97,7 @@ class Video(BaseModel):
 
     @classmethod
     def of(cls, job: Job) -> "Video":
+        """What the API says of a job."""
         progress = None
         if job.frames_done is not None and job.frames is not None:
             progress = JobProgress(frames_done=job.frames_done, frames=job.frames)

@@ -53,6 +53,7 @@ class Service:
         self.jobs.start()
 
     def stop(self) -> None:
+        """End all work and close the table of jobs."""
         self.jobs.stop()
         self.webhooks.stop()
         self.checker.stop()

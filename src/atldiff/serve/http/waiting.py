@@ -26,10 +26,12 @@ _DISCONNECT_LOOK_S = 1.0
 
 
 def unknown_job() -> Problem:
+    """Why a request for a job that is not there fails."""
     return Problem(HTTPStatus.NOT_FOUND, "no such job; it may have expired")
 
 
 def job_of(service: Service, job_id: str) -> Job:
+    """A job by its number. Raises Problem: there is none."""
     job = service.jobs.get(job_id)
     if job is None:
         raise unknown_job()
@@ -37,12 +39,14 @@ def job_of(service: Service, job_id: str) -> Job:
 
 
 def check_done(service: Service, job_id: str) -> None:
+    """Raise Problem for a job that is not done."""
     state = job_of(service, job_id).state
     if state != DONE:
         raise Problem(HTTPStatus.CONFLICT, f"the job is {state}; expected a job that is done")
 
 
 def video_file(service: Service, job_id: str, after: BackgroundTask | None = None) -> FileResponse:
+    """The answer that sends a job's video; ``after`` is done when it was sent."""
     path = service.store.job_folder(job_id) / VIDEO
     return FileResponse(
         path, media_type="video/mp4", filename=VIDEO, content_disposition_type="inline", background=after
@@ -72,6 +76,7 @@ async def wait_for_video(request: Request, service: Service, job_id: str) -> Res
 
 
 async def events_of(request: Request, job_id: str) -> AsyncIterator[str]:
+    """A job's states as server-sent events, to its end."""
     with contextlib.suppress(_Ending):
         async for job in _changes(request, job_id, _HEARTBEAT_S):
             if job is None:

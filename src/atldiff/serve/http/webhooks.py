@@ -83,6 +83,7 @@ class Webhooks:
         self._thread = threading.Thread(target=self._work, name="atldiff-webhooks", daemon=True)
 
     def start(self) -> None:
+        """Begin to send, also what an earlier service did not get to."""
         with contextlib.suppress(Problem):  # the store has told what fails in it
             for job_id in self._store.untold():
                 self.announce(job_id)

@@ -84,6 +84,7 @@ class JobQueue:
             self._threads.append(threading.Thread(target=self._supervise, name=name, daemon=True))
 
     def start(self) -> None:
+        """Begin to work through the jobs."""
         for thread in self._threads:
             thread.start()
 

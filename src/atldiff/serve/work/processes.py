@@ -61,11 +61,13 @@ class Worker:
 
     @property
     def pid(self) -> int:
+        """Number of its process."""
         assert self._process.pid is not None
         return self._process.pid
 
     @property
     def is_alive(self) -> bool:
+        """Whether its process is there."""
         return self._process.is_alive()
 
     def wait_until_ready(self, timeout_s: float) -> None:

@@ -262,6 +262,7 @@ class JobStore:
         return self._write("DELETE FROM jobs WHERE id = ?", (job_id,)) > 0
 
     def remove_folder(self, job_id: str) -> None:
+        """Remove a job's files, as far as that can be done."""
         shutil.rmtree(self.job_folder(job_id), ignore_errors=True)
 
     def remove_expired(self) -> int:

@@ -69,6 +69,7 @@ class Checkpoints:
 
     @property
     def best_path(self) -> Path:
+        """Where the best weights so far lie."""
         return self._run / BEST_NAME
 
     def best(self) -> dict[str, Any]:

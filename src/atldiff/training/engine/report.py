@@ -42,11 +42,13 @@ class StepTimes:
         self.clear()
 
     def add(self, step_s: float, wait_s: float) -> None:
+        """Count a step: its seconds, and those of them that it waited for data."""
         self._steps += 1
         self._seconds += step_s
         self._waited += wait_s
 
     def clear(self) -> None:
+        """Begin anew."""
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
     @property
@@ -56,6 +58,7 @@ class StepTimes:
 
     @property
     def wait_s(self) -> float:
+        """Mean seconds that a step waited for data."""
         return self._waited / max(1, self._steps)
 
     def __str__(self) -> str:
@@ -118,6 +121,7 @@ class RunLog:
             self._bar.refresh()
 
     def close(self) -> None:
+        """Close the log and the progress bar."""
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:

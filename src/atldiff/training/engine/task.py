@@ -65,7 +65,8 @@ class Task(ABC, Generic[Model]):
         """Part ``share`` of ``shares`` equal parts of the batches, by step; worker processes draw them."""
 
     @abstractmethod
-    def learning_rate(self, step: int) -> float: ...
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
 
     @abstractmethod
     def loss(self, batch: Batch, step: int) -> torch.Tensor:
