@@ -47,6 +47,18 @@ def test_pursed_lips_give_way_and_hanging_corners_stay() -> None:
     own, speaking = postures(posed_face(-0.12, -0.06))
     assert 0.5 * 0.12 < speaking[0] - own[0] < 0.12
     assert abs(speaking[1] - own[1]) < 0.03
+    assert np.array_equal(
+        speaking_mouth(posed_face(-0.12, -0.06), smile=0.5), speaking_mouth(posed_face(-0.12, -0.06))
+    )
+
+
+def test_part_of_a_smile_stays_where_it_is_asked_for() -> None:
+    own, half, speaking = (
+        mouth_posture(in_eye_distances(face))
+        for face in (posed_face(0.15, 0.12), *(speaking_mouth(posed_face(0.15, 0.12), smile) for smile in (0.5, 0.0)))
+    )
+    assert np.all(speaking < half - 0.2 * (own - speaking))
+    assert np.all(half < own - 0.2 * (own - speaking))
 
 
 def test_only_the_mouth_moves_and_both_sides_alike() -> None:
@@ -74,9 +86,11 @@ def test_a_smile_goes_while_there_is_voice_and_half_returns(tiny_pipeline, speec
     def made(*speaking: np.ndarray) -> np.ndarray:
         return np.concatenate(list(FaceMotion(*parts, *speaking).landmarks([sound], 125)))
 
-    own, eased = (each + closing_displacement(each) for each in (face, speaking_mouth(face)))
+    own, half, eased = (
+        each + closing_displacement(each) for each in (face, speaking_mouth(face, smile=0.5), speaking_mouth(face))
+    )
     landmarks = made()[:, MOUTH]
     assert np.allclose(landmarks[25], eased[MOUTH], atol=0.02)
-    assert np.allclose(landmarks[110], (own + eased)[MOUTH] / 2, atol=1e-3)
+    assert np.allclose(landmarks[110], half[MOUTH], atol=1e-3)
     assert np.abs(np.diff(landmarks, axis=0)).max() < 0.02 * interocular_distance(face)
     assert np.allclose(made(face)[:, MOUTH], own[MOUTH], atol=1e-3)

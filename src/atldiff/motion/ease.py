@@ -81,11 +81,12 @@ def nose_measures(points: np.ndarray) -> np.ndarray:
     return np.stack([width, base, base - tip], axis=-1)
 
 
-def speaking_mouth(identity: np.ndarray) -> np.ndarray:
+def speaking_mouth(identity: np.ndarray, smile: float = 0.0) -> np.ndarray:
     """Identity landmarks with the mouth that the face would speak with.
 
     Args:
         identity: (68, 2) in any unit and place.
+        smile: how much of what is too wide and too high stays, 0 to 1.
 
     Returns:
         (68, 2) float64; a mouth that is as expected stays, and all other points do.
@@ -93,7 +94,9 @@ def speaking_mouth(identity: np.ndarray) -> np.ndarray:
     points = in_eye_distances(np.asarray(identity, dtype=np.float64))
     expected = _MEAN_POSTURE + (nose_measures(points) - _MEAN_NOSE) @ _POSTURE_OF_NOSE
     width, lift = mouth_posture(points) - expected
-    outside = np.array([np.sign(width) * max(0.0, abs(width) - _TOLERANCE[0]), max(0.0, lift - _TOLERANCE[1])])
+    too_wide, too_high = np.maximum([width, lift] - _TOLERANCE, 0)
+    too_narrow = max(0.0, -width - _TOLERANCE[0])
+    outside = (1 - smile) * np.array([too_wide, too_high]) - (too_narrow, 0)
     taken = _MOST * np.tanh(outside / _MOST)
     moved = -np.tensordot(taken, _FIELDS, axes=1)
     right, left = OUTER_EYE_CORNERS

@@ -32,8 +32,8 @@ _PAUSE_SECONDS = 0.1
 _PAUSE_LEVEL = 0.15
 _LEVELS_HALF_LIFE_SECONDS = 10.0
 
-_EASE_IN_PAUSES = 0.5
-"""How much of a smile stays away while nothing is said for long: a slight smile with lips together looks natural."""
+_SMILE_IN_PAUSES = 0.5
+"""How much of a smile returns while nothing is said for long: a slight one with lips together looks natural."""
 
 _EASE_VOICE = 0.5
 """Share of voice around a frame from which on the smile has given way."""
@@ -82,8 +82,9 @@ class Motion(ABC):
     ) -> None:
         self._identity = identity
         self._speaking = speaking_mouth(identity) if speaking is None else speaking
+        pausing = speaking_mouth(identity, _SMILE_IN_PAUSES) if speaking is None else speaking
         self._rest = closing_displacement(self._speaking)
-        self._resting = identity + closing_displacement(identity), self._speaking + self._rest
+        self._resting = pausing + closing_displacement(pausing), self._speaking + self._rest
         self._threshold = threshold
         self._options = options
         self._windowing = Windowing.for_look_ahead(options.look_ahead_s)
@@ -151,10 +152,10 @@ class Motion(ABC):
         spoken = self._displacements(window, numbers)
         times = numbers / self._options.fps - window.start / SAMPLE_RATE
         voice = (voice_activity(window.samples, times, threshold) * self.hush.share(numbers))[:, None, None]
-        ease = _EASE_IN_PAUSES + (1 - _EASE_IN_PAUSES) * smoothstep(voice_around / _EASE_VOICE)[:, None, None]
-        own, speaking = self._resting
+        ease = smoothstep(voice_around / _EASE_VOICE)[:, None, None]
+        pausing, speaking = self._resting
         moved = voice * scale_mouth(spoken - self._rest, self._options.mouth)
-        return keep_lips_apart(((1 - ease) * own + ease * speaking + moved).astype(np.float32))
+        return keep_lips_apart(((1 - ease) * pausing + ease * speaking + moved).astype(np.float32))
 
     @abstractmethod
     def _displacements(self, window: SpeechWindow, numbers: np.ndarray) -> np.ndarray:
