@@ -17,7 +17,6 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from atldiff.errors import InputError, OutputError
@@ -26,6 +25,7 @@ from atldiff.media.badge import Badge
 from atldiff.media.files import frame_rate
 from atldiff.media.kinds import check_crf, file_kind
 from atldiff.media.palette import Palette
+from atldiff.media.patches import Patch, PatchConverter, Patches
 from atldiff.media.planes import Colours, Planes
 from atldiff.media.provenance import MARK_METADATA, check_identity, sign_mp4
 from atldiff.media.signing import SigningIdentity, default_identity
@@ -158,8 +158,8 @@ class VideoWriter:
         )
         self._speech = speech
         self._container: OutputContainer | None = None
-        self._encoding: Background[tuple[int, np.ndarray | Planes]] | None = None
-        self._reformatter = VideoReformatter()
+        self._encoding: Background[tuple[int, np.ndarray | Patch | Planes]] | None = None
+        self._patches, self._converter = Patches(), PatchConverter(self._kind.pixels)
         self._palette: Palette | None = None
         self._audio: AudioStream | None = None
         self._rate = 1
@@ -190,7 +190,9 @@ class VideoWriter:
             raise InputError(
                 f"got a frame of {frame.shape} {frame.dtype}; expected ({self.height}, {self.width}, 3) uint8"
             )
-        self._put(self.num_frames, frame[: self.height // 2 * 2, : self.width // 2 * 2].copy())
+        even = frame[: self.height // 2 * 2, : self.width // 2 * 2]
+        marked = even if self._badge is None else self._badge.draw(even)
+        self._put(self.num_frames, marked.copy() if self._palette is not None else self._patches.cut(marked))
 
     def write_planes(self, planes: Planes, time: int) -> None:
         """Append one frame as it is, of the writer's colours, which is shown at ``time`` of its time base."""
@@ -200,13 +202,13 @@ class VideoWriter:
             )
         self._put(time, planes)
 
-    def _put(self, time: int, picture: np.ndarray | Planes) -> None:
+    def _put(self, time: int, picture: np.ndarray | Patch | Planes) -> None:
         if self._encoding is None:
             raise OutputError(f"{self.path} is not open for writing; use the writer in a with block")
         self._encoding.put((time, picture))
         self.num_frames += 1
 
-    def _encode(self, timed: tuple[int, np.ndarray | Planes]) -> None:
+    def _encode(self, timed: tuple[int, np.ndarray | Patch | Planes]) -> None:
         """Write one frame, with even sides, and the sound up to its end."""
         time, picture = timed
         frame = self._frame_of(picture)
@@ -216,24 +218,17 @@ class VideoWriter:
             self._container.mux(self._video.encode(frame))
         self._write_sound(until=time * self._time_base + 1 / self.fps)
 
-    def _frame_of(self, picture: np.ndarray | Planes) -> VideoFrame:
-        """As the encoder takes it, with the badge."""
+    def _frame_of(self, picture: np.ndarray | Patch | Planes) -> VideoFrame:
+        """As the encoder takes it; planes get their badge."""
+        if isinstance(picture, Patch):
+            return self._converter.frame(picture)
         if isinstance(picture, Planes):
             marked = picture if self._badge is None else self._badge.draw_on(picture)
             if self._palette is None:
                 return marked.to_frame()
-            return self._palette.reduce(VideoFrame.from_ndarray(marked.rgb(), format="rgb24"))
-        marked = picture if self._badge is None else self._badge.draw(picture)
-        frame = VideoFrame.from_ndarray(marked, format="rgb24")
-        if self._palette is not None:
-            return self._palette.reduce(frame)
-        return self._reformatter.reformat(
-            frame,
-            format=self._kind.pixels,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
+            picture = marked.rgb()
+        assert self._palette is not None
+        return self._palette.reduce(VideoFrame.from_ndarray(picture, format="rgb24"))
 
     def _open(self) -> None:
         kind = self._kind
