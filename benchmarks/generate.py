@@ -16,6 +16,7 @@ import common
 from atldiff.face.detection import FaceDetector
 from atldiff.image.animator import FaceAnimator
 from atldiff.image.compose import PortraitComposer
+from atldiff.image.conditioning import IdentityFace
 from atldiff.media.writer import VideoWriter
 from atldiff.motion.living import Motion
 from atldiff.pipeline import ATLDiffPipeline
@@ -98,7 +99,7 @@ def watched(pipeline: ATLDiffPipeline) -> Stopwatch:
         watch.watch(part, "__init__", "prepare the portrait")
     watch.watch(type(pipeline.speech_encoder), "forward", "speech")
     watch.watch(Motion, "_window_landmarks", "landmarks")
-    watch.watch(FaceAnimator, "animate", "warp")
+    watch.watch(IdentityFace, "conditions", "warp")
     watch.watch(type(pipeline.unet), "forward", "U-Net")
     watch.watch_iterator(PortraitComposer, "render", "paste back")
     watch.watch(VideoWriter, "_encode", BESIDE)

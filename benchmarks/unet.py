@@ -19,7 +19,7 @@ import common
 from atldiff.errors import InputError
 from atldiff.image.animator import HALO_FRAMES
 from atldiff.image.guidance import MAP_GROUPS
-from atldiff.image.precision import PRECISIONS, in_precision, network_type
+from atldiff.image.precision import in_precision, network_type
 from atldiff.image.sampler import bridge_sample
 from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.pipeline import ATLDiffPipeline
@@ -77,7 +77,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of ours (default: the model's own)")
     parser.add_argument("--reference-steps", type=int, default=REFERENCE_STEPS, help="how many are timed")
     parser.add_argument("--repeats", type=int, default=5, help="of ours; the median counts")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of both (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of both (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     return parser.parse_args()

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from atldiff.errors import InputError
-from atldiff.image import unet as unet_module
 from atldiff.image.animator import CLIP_FRAMES, HALO_FRAMES, FaceAnimator
 from atldiff.image.precision import network_type
+from atldiff.image.quantised import QuantisedConv
 from atldiff.image.sampler import bridge_sample, bridge_state, bridge_times
 from atldiff.image.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
 from test_warp import face_like_points
@@ -179,11 +180,11 @@ def test_a_frame_depends_on_as_many_neighbours_as_there_are_temporal_mixes() -> 
 
 
 @pytest.mark.parametrize("pieces", [1, 5, 100])
-def test_pieces_make_no_difference_nor_does_training(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_make_no_difference_nor_does_training(pieces: int) -> None:
     unet, inputs = awake_unet(), unet_inputs(7)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
     learning = unet(**inputs, identity_tokens_BLC=tokens)
-    monkeypatch.setattr(unet_module, "_PIECE_FRAMES", pieces)
+    unet.piece_frames = pieces
     with torch.no_grad():
         running = unet(**inputs, identity_tokens_BLC=tokens)
     inputs["time_N"] = inputs["time_N"].expand(7)
@@ -218,9 +219,44 @@ def test_bfloat16_is_within_a_level_on_average(steps: int) -> None:
     assert 0 < difference.mean() < 1
 
 
+has_vnni = network_type("auto", torch.device("cpu")) == torch.int8
+
+
+@pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
+@pytest.mark.parametrize("steps", [1, 4])
+def test_eight_bits_are_near_the_exact_network(steps: int) -> None:
+    """Of random weights, whose output is far rougher than what a trained network adds."""
+    exact, rounded = (animator(steps=steps, precision=name).animate(swaying(6)) for name in ("float32", "int8"))
+    difference = (exact.residual_F3hw - rounded.residual_F3hw).square().mean() * 255**2
+    assert 0 < difference < 9
+    assert exact.residual_F3hw.square().mean() * 255**2 > 50 * difference
+
+
+@pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
+def test_eight_bits_do_not_depend_on_the_frames_beside() -> None:
+    face, landmarks = animator(precision="int8"), swaying(12)
+    whole, part = face.animate(landmarks), face.animate(landmarks, slice(5, 40))
+    assert (whole.residual_F3hw[5:] - part.residual_F3hw).abs().max() < 1e-5
+
+
+@pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
+def test_a_quantised_convolution_is_near_the_exact_one() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 24, 12, 10).contiguous(memory_format=torch.channels_last)
+    for conv in (nn.Conv2d(24, 32, 3, padding=1), nn.Conv2d(24, 32, 2, stride=2), nn.Conv2d(24, 16, 1)):
+        with torch.no_grad():
+            exact = conv(x)
+            least, largest = float(x.min()), float(x.max())
+            near, cut = (QuantisedConv(conv, reach * least, reach * largest)(x) for reach in (1.0, 0.3))
+        assert (near - exact).square().mean() < 1e-3 * exact.square().mean()
+        assert (cut - exact).square().mean() > 1e-2 * exact.square().mean()
+
+
 def test_the_precision_is_chosen_for_the_device() -> None:
     cpu = torch.device("cpu")
-    assert network_type("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert network_type("auto", cpu) in (torch.float32, torch.bfloat16, torch.int8)
+    with pytest.raises(InputError, match=r"precision is 'int8' on meta; expected a CPU with AVX-512 VNNI"):
+        network_type("int8", torch.device("meta"))
     assert network_type("float32", cpu) == torch.float32
     assert network_type("bfloat16", cpu) == torch.bfloat16
     with pytest.raises(InputError, match="half"):

@@ -1,5 +1,6 @@
 """Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping clips."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +12,21 @@ from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resized
 from atldiff.image.conditioning import Conditions, IdentityFace
 from atldiff.image.guidance import guide_noise
 from atldiff.image.mouth.geometry import MouthShapes
+from atldiff.image.pipelined import one_thread, pipelined
 from atldiff.image.precision import in_precision, network_type
+from atldiff.image.quantised import quantised
 from atldiff.image.sampler import bridge_sample
 from atldiff.image.unet import IdentityDiffusionUNet, TemporalMemory
 from atldiff.image.warp import thin_plate_flow, warp
-from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_COLUMNS, WORKED_ROWS
+from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_WINDOW
 
 CLIP_FRAMES = 32
 HALO_FRAMES = 4
 """Frames computed and dropped on either side of a clip for each step, so that clips join without a seam."""
+
+_LOWER_FACE = [*range(4, 13), *range(55, 60), 65, 66, 67]
+_SHOWN_DROPS = (0.0, 3.0, 8.0)
+"""By how many crop pixels the lower lip and the chin are drawn down, to see what numbers the network meets."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +92,32 @@ class FaceAnimator:
     ) -> None:
         self._steps = steps
         self._device = next(unet.parameters()).device
-        self._unet = in_precision(unet, network_type(precision, self._device))
+        number = network_type(precision, self._device)
+        self._unet = in_precision(unet, torch.float32 if number == torch.int8 else number)
         self._landmarks = torch.from_numpy(landmarks).float().to(self._device)[None]
         generator = torch.Generator().manual_seed(seed)
         self.begin_live()
         noise = torch.randn(1, 3, WINDOW_SIZE, WINDOW_SIZE, generator=generator)
-        self._noise = noise[..., WORKED_ROWS, WORKED_COLUMNS].to(self._device)
+        self._noise = noise[..., *WORKED_WINDOW].to(self._device)
         self.opens_mouth = steps > 0 and unet.config.warp
         if steps > 0:
-            self._face = IdentityFace(
-                to_picture(identity, PICTURE_SIZE).to(self._device), landmarks, unet.config.warp
-            )
+            picture = to_picture(identity, PICTURE_SIZE).to(self._device)
+            self._face = IdentityFace(picture, landmarks, unet.config.warp, paints=unet.config.inside > 0)
             with torch.no_grad():
                 self._tokens = self._unet.encode_identity(self._face.window_3WW[None])
+                if number == torch.int8:
+                    self._unet = quantised(self._unet, self._show)
                 self._at_rest = self._added_at_rest()
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
         halo = HALO_FRAMES * self._steps
-        for landmarks, part in landmark_clips(blocks, CLIP_FRAMES, halo, halo):
-            yield self.animate(landmarks, part)
+        clips = landmark_clips(blocks, CLIP_FRAMES, halo, halo)
+        if self._device.type != "cpu" or self._steps == 0:
+            yield from itertools.starmap(self.animate, clips)
+            return
+        given = ((self._conditions(landmarks), kept) for landmarks, kept in clips)
+        yield from pipelined(lambda clip: self._finished(*clip), given)
 
     def begin_live(self) -> None:
         """The frames that :meth:`go_on` makes next follow none."""
@@ -129,11 +142,23 @@ class FaceAnimator:
 
         ``memories``, one for each step, hold the frames before these.
         """
-        points = torch.from_numpy(landmarks).float().to(self._device)
-        kept = slice(*(kept or slice(None)).indices(len(points))[:2])
         if self._steps == 0:
-            return warp_alone(self._landmarks, points[kept])
-        given = self._face.conditions(points).worked()
+            return warp_alone(self._landmarks, self._points(landmarks)[kept or slice(None)])
+        return self._finished(self._conditions(landmarks), kept or slice(None), memories)
+
+    def _points(self, landmarks: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(landmarks).float().to(self._device)
+
+    @torch.no_grad()
+    def _conditions(self, landmarks: np.ndarray) -> Conditions:
+        """What the network is given."""
+        with one_thread():
+            return self._face.conditions(self._points(landmarks), WORKED_WINDOW)
+
+    @torch.no_grad()
+    def _finished(self, given: Conditions, kept: slice, memories: Sequence[TemporalMemory] = ()) -> FaceFrames:
+        """The frames ``kept``, with what the network adds."""
+        kept = slice(*kept.indices(len(given.flow_F2GG))[:2])
         flow, corner = given.flow_F2GG[kept], given.corner_F2[kept]
         left, top = corner.unbind(dim=1)
         height, width = given.warped_F3WW.shape[2:]
@@ -159,9 +184,17 @@ class FaceAnimator:
         windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))
         return windows.clamp(0, 1) - given.warped_F3WW[kept]
 
+    def _show(self, network: IdentityDiffusionUNet) -> None:
+        """Run a network on the face at rest and with an open mouth."""
+        own, self._unet = self._unet, network
+        points = self._landmarks.repeat(len(_SHOWN_DROPS), 1, 1)
+        points[:, _LOWER_FACE, 1] += points.new_tensor(_SHOWN_DROPS)[:, None]
+        self._added(self._face.conditions(points, WORKED_WINDOW), slice(0, len(points)))
+        self._unet = own
+
     def _added_at_rest(self) -> torch.Tensor:
         """(3, 256, 256) what it adds to the identity where nothing has moved."""
-        given = self._face.conditions(self._landmarks).worked()
+        given = self._face.conditions(self._landmarks, WORKED_WINDOW)
         ((left, top),) = given.corner_F2.tolist()
         added = torch.zeros(3, PICTURE_SIZE, PICTURE_SIZE, device=self._device)
         window = self._added(given, slice(0, 1))[0]

@@ -4,6 +4,7 @@ The portrait's own pixels are moved by the flow, so what the network did not cha
 portrait; the network's residual is added on top. Flow and residual fade to zero at the crop's border: no seam.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from atldiff.image.lids import Eyelids
 from atldiff.image.lips import shut_lips
 from atldiff.image.mouth.geometry import MouthGeometry
 from atldiff.image.mouth.painter import MouthPainter
+from atldiff.image.pipelined import one_thread
 
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
@@ -66,7 +68,9 @@ class PortraitComposer:
         left, top, right, bottom = self._box
         count = max(1, _PIECE_VALUES // (3 * (right - left) * (bottom - top)))
         for first in range(0, len(faces), count):
-            for pixels in self._pixels(faces[first : first + count]):
+            with one_thread() if count > 1 else contextlib.nullcontext():
+                made = self._pixels(faces[first : first + count])
+            for pixels in made:
                 frame = self._portrait.copy()
                 frame[top:bottom, left:right] = pixels
                 yield frame

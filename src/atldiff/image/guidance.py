@@ -40,7 +40,15 @@ _REGION_GAIN = 0.5
 """What their sum is multiplied by there."""
 
 
-def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float = 2.0) -> torch.Tensor:
+Part = tuple[slice, slice]
+"""Rows and columns of a map that are made."""
+
+WHOLE: Part = (slice(None), slice(None))
+
+
+def landmark_maps(
+    landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float = 2.0, part: Part = WHOLE
+) -> torch.Tensor:
     """One soft map per group of :data:`MAP_GROUPS`, values in [0, 1].
 
     Args:
@@ -48,11 +56,12 @@ def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma
         size: side in crop pixels of the square that the maps cover.
         resolution: side of the maps.
         sigma: width of a point in crop pixels.
+        part: which of them.
 
     Returns:
-        (F, 4, resolution, resolution) float32.
+        (F, 4, resolution, resolution) float32, or their ``part``.
     """
-    columns, rows = _profiles(landmarks_FK2, size, resolution, sigma)
+    columns, rows = _profiles(landmarks_FK2, size, resolution, sigma, part)
     maps = []
     for group in MAP_GROUPS:
         x = torch.cat([columns[:, points] for points in group], dim=1)
@@ -61,14 +70,15 @@ def landmark_maps(landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma
     return torch.stack(maps, dim=1).clamp(max=1.0)
 
 
-def noise_mask(landmarks_FK2: torch.Tensor, size: int, resolution: int) -> torch.Tensor:
-    """Where the face moves: (F, 1, resolution, resolution) in [0.1, 1.1], high around mouth, eyes and contour.
+def noise_mask(landmarks_FK2: torch.Tensor, size: int, resolution: int, part: Part = WHOLE) -> torch.Tensor:
+    """Where the face moves: (F, 1, resolution, resolution) in [0.1, 1.1], high around mouth, eyes and contour; or its
+    ``part``.
 
     The published mask is a one-hot picture of the landmarks blurred with a kernel of 25 pixels, brought to
     [0, 1] over the clip, plus 0.1. This is the same blur (σ = 4.1) in closed form, with a fixed gain in the place
     of the clip's extremes, so that a frame's mask does not depend on how a stream is cut.
     """
-    columns, rows = _profiles(landmarks_FK2, size, resolution, _MASK_SIGMA)
+    columns, rows = _profiles(landmarks_FK2, size, resolution, _MASK_SIGMA, part)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
     return (_MASK_GAIN * density).clamp(max=1.0)[:, None] + 0.1
 
@@ -103,19 +113,20 @@ def noise_mask_as_published(landmarks_BFK2: torch.Tensor, size: int, kernel: int
     return (blurred - low) / (high - low).clamp(min=1e-12) + 0.1
 
 
-def residual_region(landmarks_FK2: torch.Tensor, size: int, resolution: int) -> torch.Tensor:
+def residual_region(landmarks_FK2: torch.Tensor, size: int, resolution: int, part: Part = WHOLE) -> torch.Tensor:
     """Where the image network may change the warped picture: the face, soft-edged.
 
     Args:
         landmarks_FK2: (F, 68, 2) crop pixels from the corner of the square.
         size: side of the square in crop pixels.
         resolution: side of the result in its own.
+        part: of the result.
 
     Returns:
-        (F, 1, resolution, resolution) in [0, 1].
+        (F, 1, resolution, resolution) in [0, 1], or its ``part``.
     """
     inside = torch.cat([landmarks_FK2[:, 2:15], landmarks_FK2[:, 17:], landmarks_FK2[:, MOUTH]], dim=1)
-    columns, rows = _profiles(inside, size, resolution, _REGION_SIGMA)
+    columns, rows = _profiles(inside, size, resolution, _REGION_SIGMA, part)
     density = torch.einsum("fky,fkx->fyx", rows, columns)
     return smoothstep(_REGION_GAIN * density)[:, None]
 
@@ -128,10 +139,11 @@ def guide_noise(
 
 
 def _profiles(
-    landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float
+    landmarks_FK2: torch.Tensor, size: int, resolution: int, sigma: float, part: Part
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Horizontal and vertical Gaussian profile of every point, (F, K, resolution) each; their product is the blob."""
     places = (torch.arange(resolution, device=landmarks_FK2.device) + 0.5) * (size / resolution)
-    distances = landmarks_FK2[..., None].float() - places
-    profiles = torch.exp(-0.5 * (distances / sigma).square())
-    return profiles[:, :, 0], profiles[:, :, 1]
+    x, y = landmarks_FK2[..., None].float().unbind(dim=2)
+    rows, columns = part
+    horizontal, vertical = x - places[columns], y - places[rows]
+    return torch.exp(horizontal.square() * (-0.5 / sigma**2)), torch.exp(vertical.square() * (-0.5 / sigma**2))

@@ -26,9 +26,6 @@ PATCH = 2
 TEMPORAL_MIXES = 4
 """How many times a frame is mixed with its neighbours: a frame depends on so many frames before and behind it."""
 
-_PIECE_FRAMES = 16
-"""Frames that the finer levels take at a time on a CPU, so that what lies between their layers stays small."""
-
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -162,10 +159,15 @@ class TemporalMix(nn.Module):
         if kept.stop == frames:
             parts.append(normed[:, -1:])
         around = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        weight = self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
-        mixed = F.conv2d(around.permute(0, 3, 1, 2), weight, self.mix.bias)
+        rows = around.permute(0, 3, 1, 2)
+        is_over_time = not isinstance(self.mix, nn.Conv2d) or self.mix.kernel_size[0] == 3
+        mixed = self.mix(rows) if is_over_time else F.conv2d(rows, self.weight_over_time(), self.mix.bias)
         mixed = mixed.permute(0, 2, 3, 1).unflatten(2, (height, width)).flatten(0, 1).permute(0, 3, 1, 2)
         return mixed + _frames_of(x_NCHW, frames, kept)
+
+    def weight_over_time(self) -> torch.Tensor:
+        """(C, C, 3, 1) the weight of the same mix of (1, C, F, pixels)."""
+        return self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
 
 
 class IdentityEncoder(nn.Module):
@@ -219,9 +221,12 @@ class IdentityDiffusionUNet(nn.Module):
 
     Attributes:
         picture_size: side in pixels of the face crop that its windows are cut from.
+        piece_frames: frames that the finer levels take at a time on a CPU, so that what lies between their layers
+            stays small.
     """
 
     picture_size = PICTURE_SIZE
+    piece_frames = 16
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
@@ -296,8 +301,7 @@ class IdentityDiffusionUNet(nn.Module):
         coarse = self.attention(coarse, identity_tokens_BLC, _length(needed[2]))
         coarse = self._mixed(self.coarse_out_time, self.coarse_out(coarse, time), needed[2:4], memory)
         middle = _frames_of(middle, _length(needed[1]), _within(needed[3], needed[1]))
-        up = F.interpolate(self.up_middle(coarse), scale_factor=2.0, mode="nearest")
-        middle = self.middle_out(torch.cat([middle, up], dim=1), time)
+        (middle,) = self._in_pieces(self._rise, time, middle, coarse)
         middle = self._mixed(self.middle_out_time, middle, needed[3:], memory)
         fine = _frames_of(fine, _length(needed[0]), _within(needed[4], needed[0]))
         warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N2HW))
@@ -309,9 +313,16 @@ class IdentityDiffusionUNet(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the finest level and the one below it make of the frames, each for itself."""
         pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
-        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1).to(self.conv_in.weight.dtype)
+        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1).to(self._number)
         fine = self.fine_in(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)), time_NE)
         return fine, self.middle_in(self.down_middle(fine), time_NE)
+
+    def _rise(
+        self, time_NE: torch.Tensor, middle_NCHW: torch.Tensor, coarse_NCHW: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        """The middle level with what the coarsest made of it, each frame for itself."""
+        up = F.interpolate(self.up_middle(coarse_NCHW), scale_factor=2.0, mode="nearest")
+        return (self.middle_out(torch.cat([middle_NCHW, up], dim=1), time_NE),)
 
     def _leave(
         self,
@@ -335,7 +346,7 @@ class IdentityDiffusionUNet(nn.Module):
         """A stage that works on each picture for itself, for a few pictures at a time where that is quicker."""
         if torch.is_grad_enabled() or given_N[0].device.type != "cpu" or len(time_NE) > 1:
             return stage(time_NE, *given_N)
-        pieces = zip(*(each.split(_PIECE_FRAMES) for each in given_N), strict=True)
+        pieces = zip(*(each.split(self.piece_frames) for each in given_N), strict=True)
         made = [stage(time_NE, *piece) for piece in pieces]
         return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
@@ -347,13 +358,18 @@ class IdentityDiffusionUNet(nn.Module):
         before, behind = needed
         return mix(x_NCHW, _length(before), _within(behind, before), memory)
 
+    @property
+    def _number(self) -> torch.dtype:
+        """The type of what lies between its layers."""
+        return self.norm_out.scale.dtype
+
     def _embed_time(self, time_N: torch.Tensor) -> torch.Tensor:
         """Sinusoidal embedding of t (Vaswani et al. 2017, section 3.5) through two layers."""
         half = self.config.time_features // 2
         rates = torch.exp(torch.arange(half, device=time_N.device) * (-6.0 / half))
         angles = 100.0 * time_N.float()[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-        return self.time_mlp(waves.to(self.conv_in.weight.dtype))
+        return self.time_mlp(waves.to(self._number))
 
 
 def blurred(pictures_N3HW: torch.Tensor, sigma: float) -> torch.Tensor:

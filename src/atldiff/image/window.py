@@ -21,7 +21,10 @@ WINDOW_SIZE = 128
 WINDOW_SIDE = WINDOW_SIZE // WINDOW_SCALE
 """Side of the window in crop pixels."""
 
-WORKED_ROWS, WORKED_COLUMNS = slice(24, 128), slice(8, 120)
+WHOLE_WINDOW = (slice(0, WINDOW_SIZE), slice(0, WINDOW_SIZE))
+"""Its rows and columns."""
+
+WORKED_WINDOW = (slice(24, 128), slice(8, 120))
 """The part of the window that the network works on when it generates, multiples of 8: what lies above and beside is
 nose and cheeks, which speech hardly changes."""
 
@@ -46,10 +49,12 @@ def within_window(points_FK2: torch.Tensor, corner_F2: torch.Tensor) -> torch.Te
     return points_FK2 - corner_F2[:, None] / WINDOW_SCALE
 
 
-def cut_windows(pictures_F3SS: torch.Tensor, corner_F2: torch.Tensor) -> torch.Tensor:
-    """The windows of (F, 3, 256, 256) crops, (F, 3, 128, 128)."""
+def cut_windows(
+    pictures_F3SS: torch.Tensor, corner_F2: torch.Tensor, height: int = WINDOW_SIZE, width: int = WINDOW_SIZE
+) -> torch.Tensor:
+    """The windows of (F, 3, 256, 256) crops, (F, 3, height, width)."""
     cuts = [
-        picture[:, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE]
+        picture[:, top : top + height, left : left + width]
         for picture, (left, top) in zip(pictures_F3SS, corner_F2.tolist(), strict=True)
     ]
     return torch.stack(cuts)

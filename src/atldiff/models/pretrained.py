@@ -77,8 +77,8 @@ class PretrainedPipeline:
             name_or_dir: ``compact``, whose weights are in the package, or a folder that
                 :meth:`save_pretrained` wrote.
             device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, a ``torch.device``.
-            precision: of the compact image network: ``auto`` (bfloat16 where the device multiplies it by itself),
-                ``float32`` or ``bfloat16``.
+            precision: of the compact image network: ``float32``, ``bfloat16``, ``int8`` (its convolutions, on CPUs
+                with AVX-512 VNNI), or ``auto``: the quickest of them that the device multiplies by itself.
 
         Raises:
             ModelError: no such model, or a part of it is missing, corrupt or of the wrong shape.
