@@ -1,7 +1,8 @@
 """In which type of number the image network works."""
 
 import copy
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def _multiplies_int8(device: torch.device) -> bool:
     return bool(_capabilities(device).get("avx512_vnni"))
 
 
-def _capabilities(device: torch.device) -> dict[str, bool | int | str]:
+def _capabilities(device: torch.device) -> Mapping[str, Any]:
     """Those of the CPU, as far as oneDNN makes use of them: none where that is kept from AVX-512."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return {}
