@@ -127,8 +127,9 @@ def test_lips_that_touched_open_onto_dark_and_teeth_at_once() -> None:
     (frame,) = painted(portrait(face), face, opened(face, [6.0]))
     inside = between_lips(frame, opened(face, [6.0])[0], inset=0.3).mean(axis=1)
     cheek = np.mean(SKIN)
-    assert np.percentile(inside, 95) > 0.85 * cheek
-    assert np.percentile(inside, 5) < 0.35 * cheek
+    # the quartiles of 50 people's mouths with gaps of 7 to 13 mm: 0.75 to 1.07, and 0.13 to 0.35
+    assert 0.75 * cheek < np.percentile(inside, 95) < 1.07 * cheek
+    assert 0.13 * cheek < np.percentile(inside, 5) < 0.35 * cheek
     lips = np.array(LIPS)
     stretched = np.abs(between_lips(frame, opened(face, [6.0])[0]) - lips).max(axis=1) < 0.04
     assert stretched.mean() < 0.1

@@ -11,7 +11,7 @@ from atldiff.face.similarity import undo_similarity
 from atldiff.face.topology import mouth_opening
 from atldiff.image.mouth.atlas import MouthAtlas, make_atlas
 from atldiff.image.mouth.geometry import MouthGeometry
-from atldiff.image.mouth.painter import LOWER_SHARE_OF_DROP
+from atldiff.image.mouth.inside import LOWER_SHARE_OF_DROP
 
 _LIPS_DEPTH_MM = 6.0
 """How far teeth lie behind the lips."""

@@ -29,7 +29,7 @@ class Row:
 UPPER = Row((8.5, 6.6, 7.5, 7.0, 6.8, 10.0), (10.2, 8.8, 9.6, 8.4, 7.6, 7.2), (0.0, 0.7, 0.35, 1.0, 1.3, 1.6), 24.0)
 LOWER = Row((5.3, 5.8, 6.8, 7.0, 7.2, 10.5), (8.8, 9.2, 10.0, 8.6, 8.0, 7.6), (0.2, 0.0, -0.2, 0.6, 1.0, 1.2), 22.0)
 
-_LEVELS = np.array([1.0, 0.965, 0.93, 0.9, 0.86, 0.82])
+_LEVELS = np.array([1.0, 0.96, 0.90, 0.82, 0.74, 0.66])
 """Lightness of each tooth: the further back, the darker and yellower."""
 
 _UNEVEN = np.array([[0.0, 0.12, -0.1, 0.08, 0.0, 0.0], [0.1, -0.06, 0.12, 0.0, 0.1, 0.0]])
@@ -38,7 +38,7 @@ _UNEVEN = np.array([[0.0, 0.12, -0.1, 0.08, 0.0, 0.0], [0.1, -0.06, 0.12, 0.0, 0
 _GLINT = 0.10
 """How much lighter the wet front of a tooth is where it mirrors the light."""
 
-_GAP_WIDTH, _GAP_DEPTH = 0.30, 0.28
+_GAP_WIDTH, _GAP_DEPTH = 0.30, 0.17
 """Half width in millimetres and darkness of the line between two teeth."""
 
 
@@ -67,7 +67,7 @@ def draw_row(
     level = torch.from_numpy(_LEVELS[index]).float()
     border = (2 * place.abs()).clamp(max=1)
     canine = torch.from_numpy((index == 2).astype(np.float32))
-    edge = setback + uneven + 0.9 * border**5 + canine * 1.3 * border**1.3
+    edge = setback + uneven + 0.45 * border**6 + canine * 0.8 * border**1.3
     height = above_mm - edge
     soft = max(softness_mm, 0.25)
     cover = (height / soft + 0.5).clamp(0, 1)
@@ -77,7 +77,7 @@ def draw_row(
     width = max(_GAP_WIDTH, 0.6 * softness_mm)
     gap = _GAP_DEPTH * min(1.0, _GAP_WIDTH / width) * torch.exp(-(to_gap / width).square())
     gap = gap * (1 - gum)
-    lightness = level * (1 - 0.16 * border**3) * (0.9 + 0.1 * (height / 2.5).clamp(0, 1)) - gap
+    lightness = level * (1 - 0.10 * border**3) * (0.9 + 0.1 * (height / 2.5).clamp(0, 1)) - gap
     lightness = lightness * (1 - 0.12 * ((above_mm - 0.5 * heights) / heights).clamp(0, 1))
     glint = torch.exp(-((place + 0.12) / 0.16).square() - ((height - 0.42 * heights) / 1.7).square())
     return (lightness + _GLINT * glint * (1 - gum)) * (0.45 + 0.55 * facing), gum, cover

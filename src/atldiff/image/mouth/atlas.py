@@ -21,7 +21,7 @@ EXTENT_MM = (36.0, 18.0, 24.0)
 
 _MOST_PIXELS_PER_MM = 10.0
 
-_UPPER_BELOW_SEAM_MM = 1.4
+_UPPER_BELOW_SEAM_MM = 1.8
 _LOWER_BELOW_SEAM_MM = -0.6
 """Where the biting edges lie when the lips are shut."""
 
@@ -43,7 +43,7 @@ _LIP_BLUR_MM, _HIDDEN_BLUR_MM = 1.2, 1.6
 _SHADOW_WARMTH = 0.7
 """How far shadows on teeth take the colour of the gums."""
 
-_DARK_LEVEL = 0.22
+_DARK_LEVEL = 0.36
 """The hollow's level over that of the gums, where the portrait does not show it."""
 
 _FRONT = 1.06
@@ -97,7 +97,7 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
         drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur)
         rows.append(drawn * (1 - seen.inside) if cover is None else _joined(drawn, seen, cover, light, density))
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
-    dark = _DARK_LEVEL * light.gum_3 * tint if own.dark_3 is None else own.dark_3
+    dark = _DARK_LEVEL * light.gum_3 * tint.pow(0.5) if own.dark_3 is None else own.dark_3
     device = image_3HW.device
     return MouthAtlas(rows[0].to(device), rows[1].to(device), dark.to(device), light)
 
