@@ -2,7 +2,7 @@
 
 Its levels follow the mouths of 50 people in close-ups (train speakers): the median of 325 frames over the skin around
 the mouth, in 8 places from corner to corner and 6 from lip to lip, for gaps of 2.5 to 7, 7 to 13 and 13 mm and more
-(``benchmarks/mouths.py --profile``). Lengths in millimetres.
+(``benchmarks/mouth_light.py``). Lengths in millimetres.
 """
 
 import torch

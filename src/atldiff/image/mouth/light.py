@@ -44,12 +44,14 @@ class MouthLight:
     """Colours in [0, 1], as the picture has them.
 
     Attributes:
+        skin_3: of the skin around the mouth where light falls on it.
         tooth_3: of a front tooth in the open.
         gum_3: of gums and tongue in the open.
         sides: light on the right and on the left of the picture's mouth over the mean.
         blur: standard deviation of the picture's blur, its pixels.
     """
 
+    skin_3: torch.Tensor
     tooth_3: torch.Tensor
     gum_3: torch.Tensor
     sides: tuple[float, float]
@@ -86,6 +88,7 @@ def mouth_light(image_3HW: torch.Tensor, landmarks_K2: torch.Tensor) -> MouthLig
     mean = max(sum(sides) / 2, 1e-3)
     limits = [min(max(0.3 + 0.7 * side / mean, 0.55), 1.25) for side in sides]
     return MouthLight(
+        skin_3=skin,
         tooth_3=(tooth * (1 + chroma * (tint - 1))).clamp(0, 1),
         gum_3=(0.5 * lip + 0.5 * skin * (lip / skin.clamp_min(1e-3)).clamp(0.4, 1.1)).clamp(0, 1),
         sides=(limits[0], limits[1]),
