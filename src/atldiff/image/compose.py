@@ -15,7 +15,7 @@ from atldiff.face.crop import CROP_SIZE, FaceCrop
 from atldiff.face.places import crop_places, crop_to_image
 from atldiff.image.animator import FaceFrames
 from atldiff.image.lids import Eyelids
-from atldiff.image.lips import shut_lips
+from atldiff.image.lips import sealed_lips, shut_lips
 from atldiff.image.mouth.geometry import MouthGeometry
 from atldiff.image.mouth.painter import MouthPainter
 from atldiff.image.pipelined import one_thread
@@ -60,7 +60,8 @@ class PortraitComposer:
         self._mouth = None
         if opens_mouth:
             lips = shut_lips(self._region, places, to_image, landmarks)
-            self._mouth = MouthPainter(lips, self._region, local, MouthGeometry(landmarks))
+            sealed = sealed_lips(self._region, places, to_image, landmarks)
+            self._mouth = MouthPainter(lips, self._region, local, MouthGeometry(landmarks), sealed_3HW=sealed)
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(self, faces: FaceFrames) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, whole_crop
 from atldiff.face.places import crop_places, crop_to_image
 from atldiff.image.guidance import Part, landmark_maps, noise_mask, residual_region
 from atldiff.image.lids import lid_closure, open_lids
-from atldiff.image.lips import shut_lips
+from atldiff.image.lips import sealed_lips, shut_lips
 from atldiff.image.mouth.geometry import MouthGeometry, MouthShapes
 from atldiff.image.mouth.painter import MouthPainter
 from atldiff.image.unet import blurred
@@ -84,8 +84,11 @@ class IdentityFace:
         if bent:
             whole = whole_crop(PICTURE_SIZE)
             places, to_image = (each(whole, PICTURE_SIZE, PICTURE_SIZE) for each in (crop_places, crop_to_image))
-            self._lips = shut_lips(identity_3SS, places.float().to(device), to_image.float().to(device), landmarks)
-            self._painter = MouthPainter(self._lips, identity_3SS, whole, self._geometry)
+            given = (identity_3SS, places.float().to(device), to_image.float().to(device), landmarks)
+            self._lips = shut_lips(*given)
+            self._painter = MouthPainter(
+                self._lips, identity_3SS, whole, self._geometry, sealed_3HW=sealed_lips(*given)
+            )
 
     def conditions(self, points_FK2: torch.Tensor, part: Part = WHOLE_WINDOW) -> Conditions:
         """For frames with these landmarks, (F, 68, 2) crop pixels on the identity's device.

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atldiff.image.mouth.geometry import edge_coefficients, edge_height
+from atldiff.image.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
+from atldiff.image.mouth.own import PARTED_MM
 
 _UPPER_EDGE = (60, 61, 62, 63, 64)
 _LOWER_EDGE = (60, 67, 66, 65, 64)
@@ -21,9 +22,16 @@ _SEAM_DARKNESS = 0.45
 _SEAM_WIDTH = 0.2
 """its width (standard deviation) as a share of the gap."""
 
+_TOUCHED_MM = 1.3
+"""How far from the inner lips' landmarks teeth of a portrait with parted lips may still be seen."""
+
 
 def shut_lips(
-    image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Tensor, landmarks: np.ndarray
+    image_CHW: torch.Tensor,
+    places_HW2: torch.Tensor,
+    to_image: torch.Tensor,
+    landmarks: np.ndarray,
+    margin: float = 0.0,
 ) -> torch.Tensor:
     """``image`` with what lies between the inner lips painted over.
 
@@ -32,6 +40,7 @@ def shut_lips(
         places_HW2: (H, W, 2) where each of its pixels lies in the upright face crop, crop pixels.
         to_image: (2, 3) from crop pixels (x, y, 1) to the image's own [-1, 1] coordinates.
         landmarks: (68, 2) identity landmarks, crop pixels.
+        margin: how much further than the inner lips is painted over, crop pixels.
 
     Returns:
         (3, H, W).
@@ -46,6 +55,7 @@ def shut_lips(
         edge_height(edge_coefficients(points[None], nodes), (along / length).clip(0, 1)[None])[0]
         for nodes in (_UPPER_EDGE[1:4], _LOWER_EDGE[1:4])
     )
+    top, bottom = top - margin, bottom + margin
     gap = (bottom - top).clamp_min(1e-3)
     depth = (
         _LIP_DEPTH * (landmarks[[50, 51, 52], 1] - landmarks[[61, 62, 63], 1]).mean(),
@@ -59,7 +69,7 @@ def shut_lips(
     seam = 1 - _SEAM_DARKNESS * torch.exp(-0.5 * ((share - 0.5) / _SEAM_WIDTH).square())
     painted = torch.lerp(colours(top + depth[0]), colours(bottom + depth[1]), share) * seam
     inside = torch.minimum(height - top, bottom - height) + 0.5
-    inside = torch.minimum(inside, torch.minimum(along, length - along)).clamp(0, 1)
+    inside = torch.minimum(inside, torch.minimum(along, length - along) + margin).clamp(0, 1)
     return torch.lerp(image_CHW, painted, inside)
 
 
@@ -68,3 +78,13 @@ def _read(image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Ten
     return F.grid_sample(image_CHW[None], places[None], mode="bilinear", padding_mode="border", align_corners=False)[
         0
     ]
+
+
+def sealed_lips(
+    image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Tensor, landmarks: np.ndarray
+) -> torch.Tensor | None:
+    """The same with the teeth that parted lips touch, None where the lips are not parted: see :func:`shut_lips`."""
+    geometry = MouthGeometry(landmarks)
+    if geometry.opening < PARTED_MM:
+        return None
+    return shut_lips(image_CHW, places_HW2, to_image, landmarks, _TOUCHED_MM * geometry.pixels_per_mm)

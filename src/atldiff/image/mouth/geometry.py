@@ -80,6 +80,7 @@ class MouthGeometry:
     Attributes:
         pixels_per_mm: crop pixels to a millimetre.
         middle: (2,) the middle of the seam, crop pixels.
+        opening: mean gap of the inner lips, millimetres.
         turn: sine of the angle by which the head is turned, positive towards the picture's right.
     """
 
@@ -90,6 +91,8 @@ class MouthGeometry:
         self.pixels_per_mm = float(np.clip(by_eyes, width / _MOUTH_MM[1], width / _MOUTH_MM[0]))
         seam_y = float(landmarks[[62, 66], 1].mean())
         self.middle = np.array([float(landmarks[[51, 62, 66], 0].mean()), seam_y])
+        gaps = landmarks[list(LOWER_NODES), 1] - landmarks[list(UPPER_NODES), 1]
+        self.opening = float(gaps.mean()) / self.pixels_per_mm
         nose = float(landmarks[30, 0] - landmarks[[36, 45], 0].mean()) / self.pixels_per_mm
         self.turn = float(np.clip(nose / 28.0, -0.6, 0.6))
 

@@ -100,12 +100,12 @@ class DrawnInside:
         middle = gap.amax(dim=(1, 2), keepdim=True)
         deep = torch.exp(-((from_top / gap.clamp_min(0.1) - 0.45) / 0.22).square())
         lit = (0.8 + 0.6 * torch.exp(-from_bottom.clamp_min(0) / 3.5)) * (1.25 - 0.25 * corners)
-        lit = lit * (0.55 + 0.45 * smoothstep(from_top / 4)) * (1 - 0.35 * smoothstep((gap - 6) / 8) * deep)
+        lit = lit * (0.55 + 0.45 * smoothstep(from_top / 4)) * (1 - 0.5 * smoothstep((gap - 6) / 8) * deep)
         rise = middle * (0.86 - 0.013 * middle).clamp(0.55, 0.8) * (1 - 0.65 * across.square()).clamp_min(0)
         depth = rise - from_bottom
-        tongue = smoothstep(depth / 2.6 + 0.5) * smoothstep((1.12 - across.abs()) / 0.45) * smoothstep(middle / 4)
+        tongue = smoothstep(depth / 1.8 + 0.5) * smoothstep((1.08 - across.abs()) / 0.36) * smoothstep(middle / 4)
         groove = 1 - 0.10 * torch.exp(-(across * 5).square())
-        wet = 0.14 * torch.exp(-((across.abs() - 0.28) / 0.16).square() - ((depth - 4.5) / 1.6).square())
+        wet = 0.18 * torch.exp(-((across.abs() - 0.28) / 0.16).square() - ((depth - 4.5) / 1.6).square())
         level = (0.46 + 0.50 * smoothstep(depth / 8) + wet) * groove * (1 - 0.40 * across.square())
         level = level * (0.5 + 0.5 * corners) * (0.85 + 0.15 * smoothstep((middle - 4) / 10))
         dark = self._atlas.dark_3[:, None, None] * lit[:, None]

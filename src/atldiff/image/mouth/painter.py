@@ -22,6 +22,10 @@ _SEAM_MM = 0.3
 _SEAM_SPREAD_MM = 60.0
 """By how much that line widens beyond the corners, for a mouth's width."""
 
+_SEALED_SHARE = (0.25, 0.8)
+"""Opening over that of a portrait with parted lips from which down its lips are those that touch, and from which up
+those that it shows."""
+
 _EDGE_MM = 0.25
 """Half width of the edge of a lip."""
 
@@ -36,6 +40,8 @@ class MouthPainter:
         crop: where the face crop lies in the picture.
         geometry: the face's mouth at rest.
         atlas: what lies behind the lips, where another picture showed it; read from ``shown_3HW`` if None.
+        sealed_3HW: what lips that come together are read from, where those of the face are parted: the teeth that
+            they touched are painted over too.
     """
 
     def __init__(
@@ -45,8 +51,10 @@ class MouthPainter:
         crop: FaceCrop,
         geometry: MouthGeometry,
         atlas: MouthAtlas | None = None,
+        sealed_3HW: torch.Tensor | None = None,
     ) -> None:
-        self._image = image_3HW
+        self._image, self._sealed = image_3HW, sealed_3HW
+        self._rest_opening = geometry.opening
         self._mm = geometry.pixels_per_mm
         device = image_3HW.device
         self._atlas = make_atlas(shown_3HW, crop, geometry) if atlas is None else atlas
@@ -79,7 +87,7 @@ class MouthPainter:
         window = self._window(frames_F3HW, origin_F2, shapes.window_F2, self._half)
         place = MouthPlace.of(window.places_Fhw2, shapes)
         flow = self._flow(window.places_Fhw2, place, flow_F2GG, shapes)
-        lips = self._lips(window.places_Fhw2 + flow)
+        lips = self._lips(window.places_Fhw2 + flow, shapes.opening_F)
         if not bool((shapes.opening_F > 0).any()):
             window.write(frames_F3HW, lips)
             return
@@ -140,12 +148,22 @@ class MouthPainter:
         near = smoothstep(margin / (_FADE_MM * self._mm))
         return torch.lerp(face, own, near).permute(0, 2, 3, 1)
 
-    def _lips(self, source_Fhw2: torch.Tensor) -> torch.Tensor:
+    def _lips(self, source_Fhw2: torch.Tensor, opening_F: torch.Tensor) -> torch.Tensor:
         matrix = self._to_picture
         pixels = source_Fhw2 @ matrix[:, :2].T + matrix[:, 2]
         size = torch.tensor([self._image.shape[2], self._image.shape[1]], device=pixels.device)
-        images = self._image.expand(len(source_Fhw2), -1, -1, -1)
-        return F.grid_sample(images, pixels * 2 / size - 1, padding_mode="border", align_corners=False)
+        grid = pixels * 2 / size - 1
+        lips = _read(self._image, grid)
+        if self._sealed is None:
+            return lips
+        first, last = (share * self._rest_opening for share in _SEALED_SHARE)
+        sealed = smoothstep((last - opening_F) / (last - first))
+        return torch.lerp(lips, _read(self._sealed, grid), sealed[:, None, None, None])
+
+
+def _read(image_3HW: torch.Tensor, grid_Fhw2: torch.Tensor) -> torch.Tensor:
+    images = image_3HW.expand(len(grid_Fhw2), -1, -1, -1)
+    return F.grid_sample(images, grid_Fhw2, padding_mode="border", align_corners=False)
 
 
 @dataclass(frozen=True)
