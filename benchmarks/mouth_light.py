@@ -1,8 +1,8 @@
 """How light it is between the lips, from corner to corner and from lip to lip: in true frames, and in what is drawn.
 
 Of each clip the most shut frame is the portrait; the drawn mouths have the landmarks of the true frames. Levels are
-luma over that of the skin around the mouth, medians over the frames of the mean of each place; right and left are taken
-together.
+luma over that of the skin around the mouth, medians over the frames of the mean of each place; right and left are
+taken together.
 
     python benchmarks/mouth_light.py prepared --corpus CLOSE
 """

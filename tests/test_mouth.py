@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from atldiff.face.crop import FaceCrop
+from atldiff.face.places import crop_places, crop_to_image
+from atldiff.image.lips import sealed_lips, shut_lips
 from atldiff.image.mouth.atlas import EXTENT_MM, make_atlas
 from atldiff.image.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
 from atldiff.image.mouth.painter import MouthPainter
@@ -303,3 +305,41 @@ def test_settling_leaves_the_bundled_portrait_within_reach(bundled: Path) -> Non
     moved = settle_lips(picture, landmarks) - landmarks
     assert np.abs(moved).max() < 0.05 * np.linalg.norm(landmarks[45] - landmarks[36])
     assert np.allclose(moved[:60], 0, atol=1e-3)
+
+
+def test_lips_that_come_together_leave_no_teeth_on_them() -> None:
+    face = open_face()
+    face[65:68, 1] += 3
+    scale = SCALE
+    wider = face.copy()
+    wider[[61, 62, 63], 1] -= 0.8
+    wider[[65, 66, 67], 1] += 0.8
+    picture = portrait(wider, teeth=True)
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+    crop = FaceCrop(np.array([[scale, 0.0, 0.0], [0.0, scale, 0.0]]))
+    places, to_image = (each(crop, 128 * scale, 128 * scale).float() for each in (crop_places, crop_to_image))
+    given = (image, places, to_image, face)
+    frames = torch.from_numpy(np.stack([face, face + closing_displacement(face)])).float()
+    flow = thin_plate_flow(torch.from_numpy(face)[None], frames, 128)
+    geometry = MouthGeometry(face)
+    teeth = []
+    for sealed in (None, sealed_lips(*given)):
+        made = image.repeat(2, 1, 1, 1)
+        MouthPainter(shut_lips(*given), image, crop, geometry, sealed_3HW=sealed).paint(
+            made, flow, geometry.shapes(frames)
+        )
+        mouth = made[:, :, 300:420, 190:320]
+        teeth.append((mouth.amin(dim=1) > 0.7).flatten(1).float().mean(dim=1))
+    assert torch.equal(teeth[0][:1], teeth[1][:1])
+    assert teeth[0][1] > 0.01 and teeth[1][1] < 0.2 * teeth[0][1]
+
+
+def test_only_parted_lips_are_sealed() -> None:
+    steps = torch.arange(128) + 0.5
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
+    to_image = torch.tensor([[2 / 128, 0.0, -1.0], [0.0, 2 / 128, -1.0]])
+    image = torch.rand(3, 128, 128)
+    assert sealed_lips(image, places, to_image, closed_face()) is None
+    parted = open_face()
+    parted[65:68, 1] += 3
+    assert sealed_lips(image, places, to_image, parted) is not None
