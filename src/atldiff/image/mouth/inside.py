@@ -13,7 +13,7 @@ from atldiff.image.mouth.light import luma
 from atldiff.image.mouth.place import MouthPlace
 from atldiff.ramps import smoothstep
 
-_TEETH_FROM_MM = (0.9, 2.4)
+_TEETH_FROM_MM = (0.7, 1.6)
 """Local gap up to which no teeth are seen in the dark between the lips, and from which on all of them."""
 
 _LIP_SHADOW_MM = 0.8
@@ -34,7 +34,7 @@ _WARMTH = 0.55
 _CORNER_LIGHT = 0.55
 """The share of that light in the corners."""
 
-_ROLLED_MM, _ROLLED = 1.3, 0.75
+_ROLLED_MM, _ROLLED = 1.3, 0.6
 """How far the lower lip's inner side is seen over its edge, and how much of it."""
 
 _TONGUE_HALF_WIDTH_MM = 17.0
@@ -79,7 +79,7 @@ class DrawnInside:
             lit = torch.lerp(light, torch.ones_like(light), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         rolled = _ROLLED * (1 - smoothstep(from_bottom / _ROLLED_MM)) * smoothstep(gap / 3)
-        return torch.lerp(colour, self._gum * (0.55 + 0.25 * corners)[:, None], rolled[:, None])
+        return torch.lerp(colour, self._gum * (0.5 + 0.22 * corners)[:, None], rolled[:, None])
 
     def _teeth_light(self, from_top: torch.Tensor, gap: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
         """What drawn teeth have of their colour, (F, 3, h, w): less under the lip, in corners and narrow gaps."""
@@ -107,7 +107,7 @@ class DrawnInside:
         groove = 1 - 0.10 * torch.exp(-(across * 5).square())
         wet = 0.18 * torch.exp(-((across.abs() - 0.28) / 0.16).square() - ((depth - 4.5) / 1.6).square())
         level = (0.46 + 0.50 * smoothstep(depth / 8) + wet) * groove * (1 - 0.40 * across.square())
-        level = level * (0.5 + 0.5 * corners) * (0.85 + 0.15 * smoothstep((middle - 4) / 10))
+        level = level * (0.5 + 0.5 * corners) * (0.7 + 0.3 * smoothstep((middle - 3) / 9))
         dark = self._atlas.dark_3[:, None, None] * lit[:, None]
         return torch.lerp(dark, self._gum * level[:, None], tongue[:, None])
 
