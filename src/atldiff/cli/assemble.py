@@ -9,6 +9,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("runs", metavar="RUN", type=Path, nargs="*", help="folder of a training run")
     add(
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.training.assemble import assemble
 
     print(f"model: {assemble(arguments.runs, arguments.output, arguments.base, arguments.streaming)}")

@@ -16,6 +16,7 @@ _log = logging.getLogger("atldiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("table", metavar="JOBS.csv", type=Path, help="columns portrait, speech, output and options of a generation")
     add("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the videos and the report")
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.models.loading import DEFAULT_MODEL
     from atldiff.render.batch import CSV_REPORT, FAILED, KEPT, MADE, BatchResult, run_batch
 

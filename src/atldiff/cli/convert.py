@@ -9,6 +9,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("part", choices=("landmarks",), help="the landmark part and its wav2vec2")
     add("source", metavar="SOURCE", type=Path, help="the published Lightning checkpoint")
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.models.convert import convert_landmark_checkpoint
 
     convert_landmark_checkpoint(arguments.source, arguments.output)

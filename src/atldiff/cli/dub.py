@@ -21,6 +21,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("inputs", metavar="V S OUT", nargs="*", help="video, speech and output, in this order, as far as not named")
     add("-i", "--video", metavar="V", help="a video with a face in it")
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     asked = DubOptions(arguments.longer, arguments.shorter, arguments.old_sound, arguments.face)
     GenerationOptions(mouth=arguments.mouth)
     video, speech, output = places_of(arguments, "video", "-i")

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="compact, or the folder of a model")
     add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` wrote")
@@ -37,6 +38,7 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.data.prepared import PreparedClips
 
     data = PreparedClips.open(arguments.data)

@@ -38,6 +38,7 @@ _PIECE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add(
         "inputs", metavar="P S OUT", nargs="*", help="portrait, speech and output, in this order, as far as not named"
@@ -71,6 +72,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     options = generation_options(arguments)
     portrait, speech, output = places_of(arguments, "portrait", "-p")
 

@@ -31,6 +31,7 @@ _log = logging.getLogger("atldiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add(
         "-p",
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     options = generation_options(arguments)
 
     from atldiff.media.files import existing_file

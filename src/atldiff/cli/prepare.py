@@ -17,6 +17,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("kind", choices=("mead", "crema-d", "grid", "clips"), help="which tree SRC is; clips: any folder of videos")
     add("source", metavar="SRC", type=Path, help="folder of the clips as they are distributed")
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.data.prepare import prepare
 
     with ProgressBar("clip", arguments.quiet) as progress:

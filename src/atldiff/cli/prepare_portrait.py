@@ -10,6 +10,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("portrait", metavar="P", type=Path, help="a picture, or a video with a face in it")
     add("-o", "--output", metavar="FACE.atl", required=True, type=Path, help="the file to write")
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.face.detection import FaceDetector
     from atldiff.face.portrait import prepare_portrait
     from atldiff.face.prepared import check_name

@@ -22,6 +22,7 @@ _LAST_PORT = 65_535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add, default = parser.add_argument, ServeSettings
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", metavar="N", type=_port, default=8000, help="0 for any that is free (default: %(default)s)")
@@ -99,6 +100,7 @@ def _port(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     serve(arguments, settings_of(arguments, default_data_folder()))
 
 

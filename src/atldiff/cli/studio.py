@@ -23,6 +23,7 @@ _log = logging.getLogger("atldiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     serve.add_arguments(parser)
     parser.add_argument("--page", choices=PAGES, default=PAGES[0], help="which page is opened (default: %(default)s)")
     parser.add_argument(
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     settings = serve.settings_of(arguments, default_data_folder("studio"), studio=True)
 
     def show(port: int) -> None:

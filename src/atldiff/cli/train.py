@@ -18,6 +18,7 @@ _PRESET = "compact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("part", choices=("landmarks", "speech", "diffusion", "emotion"), help="which part")
     add("data", metavar="DATA", type=Path, help="folder that `atldiff prepare` made; for emotion, of recordings")
@@ -52,6 +53,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     check_folder(arguments.data)
     if arguments.part == "emotion":
         _train_emotion(arguments)

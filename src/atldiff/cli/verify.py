@@ -25,6 +25,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments to its parser."""
     add = parser.add_argument
     add("video", metavar="VIDEO", type=Path, help="an mp4, mov, GIF or WebM, or a JPEG of a live session")
     add("--trust", metavar="PEM", type=Path, help="certificates to trust (default: your own)")
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb was asked for. Raises ATLDiffError where that cannot be."""
     from atldiff.media.provenance import INTACT, read_provenance
 
     found = read_provenance(arguments.video, arguments.trust)

@@ -88,6 +88,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x_NCHW: torch.Tensor, embedding_NE: torch.Tensor, frames: int) -> torch.Tensor:
+        """(B·frames, C_in, H, W) and the step's embedding (B·frames, E) → (B·frames, C, H, W)."""
         scale, shift = self.embedding(embedding_NE)[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x_NCHW))))
         x_NCHW = self.skip(x_NCHW) + self.conv2(F.silu(torch.addcmul(shift, hidden, 1 + scale)))
@@ -113,6 +114,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BLC: torch.Tensor, position_LC: torch.Tensor | None = None, others_BMD: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """(B, L, C) → (B, L, C), which attend to themselves or to others (B, M, D)."""
         tokens = self.norm(x_BLC)
         if position_LC is not None:
             tokens = tokens + position_LC
@@ -132,6 +134,7 @@ class SpaceTimeAttention(nn.Module):
         self.time = Attention(channels, heads)
 
     def forward(self, x_NCHW: torch.Tensor, tokens_BLD: torch.Tensor, frames: int) -> torch.Tensor:
+        """(B·frames, C, H, W) and identity tokens (B, L, D) → (B·frames, C, H, W)."""
         height, width = x_NCHW.shape[2:]
         hidden = self.space(x_NCHW.flatten(2).transpose(1, 2))
         if self.identity is not None:
@@ -154,6 +157,7 @@ class Stage(nn.Module):
     def forward(
         self, x_NCHW: torch.Tensor, embedding_NE: torch.Tensor, tokens_BLD: torch.Tensor, frames: int
     ) -> torch.Tensor:
+        """(B·frames, C_in, H, W), the embedding and the identity tokens → (B·frames, C, H, W)."""
         x_NCHW = self.block(x_NCHW, embedding_NE, frames)
         return x_NCHW if self.attention is None else self.attention(x_NCHW, tokens_BLD, frames)
 

@@ -41,6 +41,7 @@ class Bottleneck(nn.Module):
             self.downsample.append(nn.BatchNorm2d(channels))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """(B, C_in, H, W) → (B, C, H / stride, W / stride)."""
         hidden = F.relu(self.bn1(self.conv1(x_BCHW)))
         hidden = F.relu(self.bn2(self.conv2(hidden)))
         return F.relu(self.bn3(self.conv3(hidden)) + self.downsample(x_BCHW))

@@ -108,6 +108,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.time.weight)
 
     def forward(self, x_NCHW: torch.Tensor, time_NE: torch.Tensor) -> torch.Tensor:
+        """(N, C_in, H, W) and the step's embedding, (N, E) or (1, E) → (N, C, H, W)."""
         scale, shift = self.time(time_NE).chunk(2, dim=1)
         hidden = self.conv1(F.silu(self.norm1(x_NCHW), inplace=True))
         hidden = self.norm2(hidden, 1 + scale, shift)
@@ -189,6 +190,7 @@ class IdentityEncoder(nn.Module):
         nn.init.uniform_(self.position, -0.035, 0.035)  # a normal draw on the meta device loads a second of torch
 
     def forward(self, identity_B3HW: torch.Tensor) -> torch.Tensor:
+        """Windows (B, 3, 128, 128) in [0, 1] → tokens (B, 64, C)."""
         pixels = (identity_B3HW - 0.5).to(self.position.dtype)
         return (self.layers(pixels) + self.position).flatten(2).transpose(1, 2)
 
@@ -206,6 +208,7 @@ class IdentityAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x_NCHW: torch.Tensor, tokens_BLC: torch.Tensor, frames: int) -> torch.Tensor:
+        """(B·frames, C, H, W) and tokens (B, L, C) → (B·frames, C, H, W)."""
         height, width = x_NCHW.shape[-2:]
         queries = self.query(self.norm(x_NCHW).flatten(2).transpose(1, 2))
         queries = queries.unflatten(0, (-1, frames)).flatten(1, 2)

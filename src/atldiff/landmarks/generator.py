@@ -50,6 +50,7 @@ class TemporalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) → (B, T, C)."""
         hidden = self.conv(self.norm(x_BTC).transpose(1, 2)).transpose(1, 2)
         return x_BTC + self.out(self.dropout(F.gelu(hidden)))
 

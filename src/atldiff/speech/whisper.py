@@ -57,6 +57,7 @@ class WhisperBlock(nn.Module):
         self.contract = nn.Linear(4 * size, size)
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) → (B, T, C)."""
         projected = self.query_key_value(self.attention_norm(x_BTC))
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)

@@ -40,6 +40,7 @@ class MouthPlace:
 
     @classmethod
     def of(cls, places_Fhw2: torch.Tensor, shapes: MouthShapes) -> "MouthPlace":
+        """Of places (F, h, w, 2), crop pixels, in the mouths of F frames."""
         length = shapes.across_F2.norm(dim=1).clamp_min(1e-6)
         x, y = (places_Fhw2 - shapes.corner_F2[:, None, None]).unbind(dim=3)
         unit_x, unit_y = (shapes.across_F2 / length[:, None])[:, :, None, None].unbind(dim=1)
