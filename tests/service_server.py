@@ -77,11 +77,11 @@ class Server:
 
     @property
     def children(self) -> list[int]:
-        """Process numbers of the workers: those for videos are started after that for checks."""
+        """Process numbers of the workers, the oldest first: those for videos are started after that for checks."""
         own = children_of(self.process.pid)
         forking = (pid for pid in own if b"multiprocessing.forkserver" in cmdline(pid))
         forked = [worker for pid in forking for worker in children_of(pid)]
-        return sorted([*forked, *(pid for pid in own if b"spawn_main" in cmdline(pid))])
+        return sorted([*forked, *(pid for pid in own if b"spawn_main" in cmdline(pid))], key=started)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -140,6 +140,13 @@ def limited(data: Path, model: Path, program: tuple[str, ...] = FORKING) -> Iter
 def children_of(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def started(pid: int) -> int:
+    """When a process was started, clock ticks after the machine (field 22 of proc_pid_stat(5)); 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return 0
 
 
 def cmdline(pid: int) -> bytes:

@@ -438,7 +438,7 @@ def test_live_use_is_refused_before_the_portrait_is_read(pipeline: ATLDiffPipeli
 def test_no_mouth_is_made_for_a_network_that_paints_none(
     pipeline: ATLDiffPipeline, tiny_pipeline: ATLDiffPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(*_: object) -> None:
+    def made(*_: object, **__: object) -> None:
         raise AssertionError("a mouth painter was made")
 
     warped = tiny_pipeline.animate(PICTURE, FACE, moving_face(2), steps=0)

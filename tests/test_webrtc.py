@@ -155,7 +155,7 @@ def test_a_worker_that_dies_is_told_and_another_takes_its_place(server, face) ->
     async def main() -> None:
         async with client(server) as one:
             await one.connect(face)
-            os.kill(max(server.children), signal.SIGKILL)
+            os.kill(server.children[-1], signal.SIGKILL)
             await one.wait(lambda: any(each["type"] == "error" for each in one.told))
             assert "the face was lost" in one.told[-1]["problem"]["detail"]
         await until_free(server)
