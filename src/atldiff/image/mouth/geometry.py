@@ -24,7 +24,6 @@ _MOUTH_MM = (40.0, 62.0)
 """Least and greatest width of a mouth, corner to corner of the inner lips: bounds the scale that the eyes give."""
 
 UPPER_NODES, LOWER_NODES = (61, 62, 63), (67, 66, 65)
-_CORNERS = (60, 64)
 _CHIN = (7, 8, 9)
 _AROUND = (*range(5, 12), *range(31, 36), *range(48, 61), 64)
 """Landmarks that bend both lips: chin, base of the nose, the lips' outline and corners."""
