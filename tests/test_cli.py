@@ -188,6 +188,15 @@ def test_render_reports_each_frame(tiny_pipeline, portrait, word, tmp_path):
     assert (report.frames, report.fps, report.emotion) == (30, 25.0, "neutral")
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_the_reported_size_is_that_of_the_file(tiny_pipeline, portrait, word, tmp_path, suffix):
+    odd = Image.open(portrait).resize((301, 303))
+    report = render_video(tiny_pipeline, odd, word, tmp_path / f"o{suffix}", steps=1, fps=2)
+    with av.open(str(report.path)) as container:
+        video = container.streams.video[0]
+        assert report.size == (video.width, video.height) == (300, 302)
+
+
 def test_the_background_stays_as_it_was(tiny_pipeline, portrait, word):
     frames = tiny_pipeline(portrait, word).frames
     picture = np.asarray(Image.open(portrait).convert("RGB"))

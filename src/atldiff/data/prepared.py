@@ -170,9 +170,9 @@ class PreparedClips:
             if clip.info.split == name and (clip.info.heard or not heard):
                 by_speaker.setdefault((clip.info.corpus, clip.info.speaker), []).append(clip)
         if not by_speaker:
-            splits = sorted({clip.info.split for clip in self.clips})
+            splits = sorted({clip.info.split for clip in self.clips if clip.info.heard or not heard})
             kind = "clip with sound" if heard else "usable clip"
-            raise InputError(f"{self.folder} has no {kind} of split {name!r}; it has the splits {splits}")
+            raise InputError(f"{self.folder} has no {kind} of split {name!r}; it has such clips of {splits}")
         chosen = []
         for clips in by_speaker.values():
             count = min(len(clips), most_per_speaker or len(clips))

@@ -26,7 +26,7 @@ class WrittenVideo:
         path: the file.
         duration_s: of the video.
         fps: frames per second, on average.
-        size: (width, height) of the frames in pixels.
+        size: (width, height) of the frames in pixels, even: an odd side loses its last pixel.
         seconds: time taken from the inputs to the finished file, without loading the model.
     """
 
@@ -102,7 +102,7 @@ def render_video(
         fps=stream.fps,
         emotion=stream.emotion,
         seed=stream.seed,
-        size=(stream.width, stream.height),
+        size=(stream.width // 2 * 2, stream.height // 2 * 2),
         portrait_size=stream.portrait_size,
         seconds=time.monotonic() - began,
     )

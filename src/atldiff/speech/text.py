@@ -55,6 +55,7 @@ def open_voice(voice: Voice = DEFAULT_VOICE) -> TextToSpeech:
 
 @lru_cache(maxsize=4)
 def _hibari(name: str) -> TextToSpeech:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would write its own record of each run
     try:
         from hibari import Hibari
     except ImportError as error:
