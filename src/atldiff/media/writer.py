@@ -89,6 +89,11 @@ class SoundTrack(Protocol):
     def stereo_blocks(self, sample_rate: int | None = None) -> Iterator[np.ndarray]: ...
 
 
+def written_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) in pixels of a video of such frames: sides are even, an odd one loses its last pixel."""
+    return width // 2 * 2, height // 2 * 2
+
+
 class VideoWriter:
     """Writes H.264 (High, yuv420p, BT.709 limited range) and AAC into an MP4 or MOV with its index in front.
 
@@ -151,7 +156,7 @@ class VideoWriter:
             raise InputError(f"fps is {float(self.fps):g}; expected at most {_GIF_MOST_FPS} for a GIF")
         self._identity = default_identity() if identity is None else identity
         check_identity(self._identity)
-        self._badge = Badge(self.width // 2 * 2, self.height // 2 * 2) if badge else None
+        self._badge = Badge(*written_size(width, height)) if badge else None
         self._temporary, self._signed = (
             self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}{self._kind.suffix}")
             for _ in range(2)
@@ -190,13 +195,14 @@ class VideoWriter:
             raise InputError(
                 f"got a frame of {frame.shape} {frame.dtype}; expected ({self.height}, {self.width}, 3) uint8"
             )
-        even = frame[: self.height // 2 * 2, : self.width // 2 * 2]
+        width, height = written_size(self.width, self.height)
+        even = frame[:height, :width]
         marked = even if self._badge is None else self._badge.draw(even)
         self._put(self.num_frames, marked.copy() if self._palette is not None else self._patches.cut(marked))
 
     def write_planes(self, planes: Planes, time: int) -> None:
         """Append one frame as it is, of the writer's colours, which is shown at ``time`` of its time base."""
-        if (planes.width, planes.height) != (self.width // 2 * 2, self.height // 2 * 2):
+        if (planes.width, planes.height) != written_size(self.width, self.height):
             raise InputError(
                 f"got a frame of {planes.width}×{planes.height} pixels; expected {self.width}×{self.height}"
             )
@@ -238,7 +244,7 @@ class VideoWriter:
         options = dict(kind.options) | ({"crf": f"{self._crf:g}"} if self._crf is not None else {})
         video = self._container.add_stream(kind.codec, rate=self.fps, options=options)
         assert isinstance(video, VideoStream)
-        video.width, video.height = self.width // 2 * 2, self.height // 2 * 2
+        video.width, video.height = written_size(self.width, self.height)
         video.pix_fmt = kind.pixels
         video.codec_context.time_base = self._time_base
         video.codec_context.thread_count = _ENCODER_THREADS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from atldiff.dub.options import DubArguments
 from atldiff.media.signing import SigningIdentity
-from atldiff.media.writer import check_output
+from atldiff.media.writer import check_output, written_size
 from atldiff.render.video import WrittenVideo
 from atldiff.results import Progress, Watch
 
@@ -73,7 +73,7 @@ def dub_video(
         path=Path(output),
         duration_s=dubbed.sound.duration_s,
         fps=dubbed.fps,
-        size=(dubbed.width, dubbed.height),
+        size=written_size(dubbed.width, dubbed.height),
         report=dubbed.report,
         seconds=time.monotonic() - began,
     )

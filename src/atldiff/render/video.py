@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from atldiff.media.signing import SigningIdentity
-from atldiff.media.writer import check_output
+from atldiff.media.writer import check_output, written_size
 from atldiff.options import OptionArguments
 from atldiff.results import Progress, Watch
 
@@ -102,7 +102,7 @@ def render_video(
         fps=stream.fps,
         emotion=stream.emotion,
         seed=stream.seed,
-        size=(stream.width // 2 * 2, stream.height // 2 * 2),
+        size=written_size(stream.width, stream.height),
         portrait_size=stream.portrait_size,
         seconds=time.monotonic() - began,
     )
