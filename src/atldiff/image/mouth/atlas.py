@@ -14,7 +14,7 @@ from atldiff.image.mouth.anatomy import LOWER, UPPER, Row, draw_row
 from atldiff.image.mouth.geometry import MouthGeometry
 from atldiff.image.mouth.light import MouthLight, gaussian_blur, luma, mouth_light
 from atldiff.image.mouth.own import OwnTeeth, PortraitReader, Seen
-from atldiff.ramps import smoothstep
+from atldiff.ramps import smooth_between, smoothstep
 
 EXTENT_MM = (36.0, 18.0, 24.0)
 """How far the pictures reach to either side of the middle of the seam, above it and below it."""
@@ -164,8 +164,8 @@ def _joined(
 ) -> torch.Tensor:
     """A row that the portrait shows, (5, h, w), continued behind the lips; drawn where lip is seen in its place."""
     teeth = gaussian_blur(seen.tooth_share(light)[None], _LIP_BLUR_MM * density)[0]
-    corner = smoothstep((seen.gap_mm - _CORNER_GAP_MM[0]) / (_CORNER_GAP_MM[1] - _CORNER_GAP_MM[0]))
-    own = smoothstep((teeth - _TOOTH_FROM[0]) / (_TOOTH_FROM[1] - _TOOTH_FROM[0])) * corner
+    corner = smooth_between(seen.gap_mm, _CORNER_GAP_MM)
+    own = smooth_between(teeth, _TOOTH_FROM) * corner
     hidden = torch.maximum(-seen.share * seen.gap_mm, seen.below).clamp(0, 1)
     smooth = gaussian_blur(seen.colour, _HIDDEN_BLUR_MM * density)
     colour = torch.lerp(seen.colour, smooth, hidden) * torch.exp(-seen.aside / 4.0)

@@ -11,7 +11,7 @@ from atldiff.image.mouth.atlas import MouthAtlas, sample_atlas
 from atldiff.image.mouth.geometry import MouthShapes
 from atldiff.image.mouth.light import luma
 from atldiff.image.mouth.place import MouthPlace
-from atldiff.ramps import smoothstep
+from atldiff.ramps import smooth_between, smoothstep
 
 _TEETH_FROM_MM = (0.7, 1.6)
 """Local gap up to which no teeth are seen in the dark between the lips, and from which on all of them."""
@@ -69,7 +69,7 @@ class DrawnInside:
         across = 0.5 * mm[..., 0] / _TONGUE_HALF_WIDTH_MM + 1.2 * (place.along - 0.5)
         colour = self._hollow(across.clamp(-2, 2), from_top, from_bottom, corners)
         light = self._teeth_light(from_top, gap, corners)
-        seen = _ramp(gap, _TEETH_FROM_MM)
+        seen = smooth_between(gap, _TEETH_FROM_MM)
         above_lip = smoothstep((from_bottom - 0.2) / _LIP_SHADOW_MM)
         for picture, where, shown in (
             (self._atlas.lower, in_jaw, seen * above_lip),
@@ -83,7 +83,7 @@ class DrawnInside:
 
     def _teeth_light(self, from_top: torch.Tensor, gap: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
         """What drawn teeth have of their colour, (F, 3, h, w): less under the lip, in corners and narrow gaps."""
-        wide = _ramp(gap, _LIT_GAP_MM)
+        wide = smooth_between(gap, _LIT_GAP_MM)
         shade = _LEAST_UNDER_LIP + (1 - _LEAST_UNDER_LIP) * smoothstep((from_top + 0.3) / _LIT_DEPTH_MM)
         shade = shade * (_CORNER_LIGHT + (1 - _CORNER_LIGHT) * corners)
         shade = shade * (_SHARE_OF_LIGHT[0] + _SHARE_OF_LIGHT[1] * wide)
@@ -110,8 +110,3 @@ class DrawnInside:
         level = level * (0.5 + 0.5 * corners) * (0.7 + 0.3 * smoothstep((middle - 3) / 9))
         dark = self._atlas.dark_3[:, None, None] * lit[:, None]
         return torch.lerp(dark, self._gum * level[:, None], tongue[:, None])
-
-
-def _ramp(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
-    """0 up to the first of two values, 1 from the second on."""
-    return smoothstep((values - ends[0]) / (ends[1] - ends[0]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from atldiff.image.mouth.geometry import MouthShapes, edge_height
-from atldiff.ramps import smoothstep
+from atldiff.ramps import smooth_between
 
 _TOUCHING_MM = (0.3, 1.2)
 """Local gap of the lips up to which nothing is seen between them, and from which on everything."""
@@ -53,16 +53,16 @@ class MouthPlace:
         """How much of each pixel is seen between the lips: nothing where they touch."""
         depth = torch.minimum(self.below - self.top, self.bottom - self.below) / pixels_per_mm
         gap = (self.bottom - self.top) / pixels_per_mm
-        shown = smoothstep((gap - _TOUCHING_MM[0]) / (_TOUCHING_MM[1] - _TOUCHING_MM[0]))
+        shown = smooth_between(gap, _TOUCHING_MM)
         widest = gap.amax(dim=(1, 2), keepdim=True).clamp_min(1e-3)
-        shown = shown * smoothstep((gap / widest - _CORNER_SHARE[0]) / (_CORNER_SHARE[1] - _CORNER_SHARE[0]))
+        shown = shown * smooth_between(gap / widest, _CORNER_SHARE)
         within = (self.along > 0) & (self.along < 1)
         return (depth / (2 * soft_mm) + 0.5).clamp(0, 1) * shown * within
 
     def seam_light(self, pixels_per_mm: float) -> torch.Tensor:
         """By how much lips are brighter than where they touch: the shadow between them goes as they part."""
         gap = (self.bottom - self.top) / pixels_per_mm
-        parted = smoothstep((gap - _PARTED_MM[0]) / (_PARTED_MM[1] - _PARTED_MM[0]))
+        parted = smooth_between(gap, _PARTED_MM)
         parted = parted * ((self.along > 0) & (self.along < 1))
         light = torch.ones_like(gap)
         lips = (self.top - self.below, self.below - self.bottom)
