@@ -318,14 +318,14 @@ def test_lips_that_come_together_leave_no_teeth_on_them() -> None:
     image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
     crop = FaceCrop(np.array([[scale, 0.0, 0.0], [0.0, scale, 0.0]]))
     places, to_image = (each(crop, 128 * scale, 128 * scale).float() for each in (crop_places, crop_to_image))
-    given = (image, places, to_image, face)
+    given = (image, places, to_image)
     frames = torch.from_numpy(np.stack([face, face + closing_displacement(face)])).float()
     flow = thin_plate_flow(torch.from_numpy(face)[None], frames, 128)
     geometry = MouthGeometry(face)
     teeth = []
-    for sealed in (None, sealed_lips(*given)):
+    for sealed in (None, sealed_lips(*given, geometry)):
         made = image.repeat(2, 1, 1, 1)
-        MouthPainter(shut_lips(*given), image, crop, geometry, sealed_3HW=sealed).paint(
+        MouthPainter(shut_lips(*given, face), image, crop, geometry, sealed_3HW=sealed).paint(
             made, flow, geometry.shapes(frames)
         )
         mouth = made[:, :, 300:420, 190:320]
@@ -339,7 +339,7 @@ def test_only_parted_lips_are_sealed() -> None:
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
     to_image = torch.tensor([[2 / 128, 0.0, -1.0], [0.0, 2 / 128, -1.0]])
     image = torch.rand(3, 128, 128)
-    assert sealed_lips(image, places, to_image, closed_face()) is None
+    assert sealed_lips(image, places, to_image, MouthGeometry(closed_face())) is None
     parted = open_face()
     parted[65:68, 1] += 3
-    assert sealed_lips(image, places, to_image, parted) is not None
+    assert sealed_lips(image, places, to_image, MouthGeometry(parted)) is not None

@@ -59,9 +59,10 @@ class PortraitComposer:
         self._turn = to_image[:, :2].T
         self._mouth = None
         if opens_mouth:
+            geometry = MouthGeometry(landmarks)
             lips = shut_lips(self._region, places, to_image, landmarks)
-            sealed = sealed_lips(self._region, places, to_image, landmarks)
-            self._mouth = MouthPainter(lips, self._region, local, MouthGeometry(landmarks), sealed_3HW=sealed)
+            sealed = sealed_lips(self._region, places, to_image, geometry)
+            self._mouth = MouthPainter(lips, self._region, local, geometry, sealed_3HW=sealed)
         self._lids = Eyelids(places, to_image, landmarks)
 
     def render(self, faces: FaceFrames) -> Iterator[np.ndarray]:

@@ -84,11 +84,10 @@ class IdentityFace:
         if bent:
             whole = whole_crop(PICTURE_SIZE)
             places, to_image = (each(whole, PICTURE_SIZE, PICTURE_SIZE) for each in (crop_places, crop_to_image))
-            given = (identity_3SS, places.float().to(device), to_image.float().to(device), landmarks)
-            self._lips = shut_lips(*given)
-            self._painter = MouthPainter(
-                self._lips, identity_3SS, whole, self._geometry, sealed_3HW=sealed_lips(*given)
-            )
+            given = (identity_3SS, places.float().to(device), to_image.float().to(device))
+            self._lips = shut_lips(*given, landmarks)
+            sealed = sealed_lips(*given, self._geometry)
+            self._painter = MouthPainter(self._lips, identity_3SS, whole, self._geometry, sealed_3HW=sealed)
 
     def conditions(self, points_FK2: torch.Tensor, part: Part = WHOLE_WINDOW) -> Conditions:
         """For frames with these landmarks, (F, 68, 2) crop pixels on the identity's device.

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from atldiff.image.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
-from atldiff.image.mouth.own import PARTED_MM
 
 _UPPER_EDGE = (60, 61, 62, 63, 64)
 _LOWER_EDGE = (60, 67, 66, 65, 64)
@@ -81,10 +80,10 @@ def _read(image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Ten
 
 
 def sealed_lips(
-    image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Tensor, landmarks: np.ndarray
+    image_CHW: torch.Tensor, places_HW2: torch.Tensor, to_image: torch.Tensor, geometry: MouthGeometry
 ) -> torch.Tensor | None:
     """The same with the teeth that parted lips touch, None where the lips are not parted: see :func:`shut_lips`."""
-    geometry = MouthGeometry(landmarks)
-    if geometry.opening < PARTED_MM:
+    if not geometry.parted:
         return None
-    return shut_lips(image_CHW, places_HW2, to_image, landmarks, _TOUCHED_MM * geometry.pixels_per_mm)
+    margin = _TOUCHED_MM * geometry.pixels_per_mm
+    return shut_lips(image_CHW, places_HW2, to_image, geometry.landmarks.numpy(), margin)

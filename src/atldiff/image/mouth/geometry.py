@@ -28,6 +28,9 @@ _CHIN = (7, 8, 9)
 _AROUND = (*range(5, 12), *range(31, 36), *range(48, 61), 64)
 """Landmarks that bend both lips: chin, base of the nose, the lips' outline and corners."""
 
+PARTED_MM = 1.5
+"""Mean gap of the inner lips from which on a portrait is taken to show what lies between them."""
+
 _STIFFNESS = 2e-5
 _LIP_SHARE_OF_DROP = 0.6
 """How much of the lower lip's way counts for the jaw's; the chin's, which the outline hides in part, for the rest."""
@@ -80,6 +83,7 @@ class MouthGeometry:
         pixels_per_mm: crop pixels to a millimetre.
         middle: (2,) the middle of the seam, crop pixels.
         opening: mean gap of the inner lips, millimetres.
+        parted: whether its lips are parted so far that it is taken to show what lies between them.
         turn: sine of the angle by which the head is turned, positive towards the picture's right.
     """
 
@@ -92,8 +96,16 @@ class MouthGeometry:
         self.middle = np.array([float(landmarks[[51, 62, 66], 0].mean()), seam_y])
         gaps = landmarks[list(LOWER_NODES), 1] - landmarks[list(UPPER_NODES), 1]
         self.opening = float(gaps.mean()) / self.pixels_per_mm
+        self.parted = self._gap_across_mm() >= PARTED_MM
         nose = float(landmarks[30, 0] - landmarks[[36, 45], 0].mean()) / self.pixels_per_mm
         self.turn = float(np.clip(nose / 28.0, -0.6, 0.6))
+
+    def _gap_across_mm(self) -> float:
+        """Mean gap of the inner lips at right angles to the mouth."""
+        across = self.landmarks[64] - self.landmarks[60]
+        unit = across / across.norm().clamp_min(1e-6)
+        gaps = self.landmarks[list(LOWER_NODES)] - self.landmarks[list(UPPER_NODES)]
+        return float((gaps @ torch.stack([-unit[1], unit[0]])).mean()) / self.pixels_per_mm
 
     def shapes(
         self,

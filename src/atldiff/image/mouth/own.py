@@ -9,9 +9,6 @@ from atldiff.face.crop import FaceCrop
 from atldiff.image.mouth.geometry import LOWER_NODES, UPPER_NODES, MouthGeometry, edge_coefficients, edge_height
 from atldiff.image.mouth.light import MouthLight, luma
 
-PARTED_MM = 1.5
-"""Mean gap of the inner lips from which on a portrait is taken to show what lies between them."""
-
 _LIP_MARGIN_MM = (0.5, 0.8)
 """How far from the upper and the lower lip's edge teeth are read at least: lips are not teeth."""
 
@@ -99,8 +96,7 @@ class PortraitReader:
         unit = self._across / self._length
         self._unit, self._normal = unit, torch.stack([-unit[1], unit[0]])
         self._edges = [edge_coefficients(points, nodes) for nodes in (UPPER_NODES, LOWER_NODES)]
-        gaps = points[0, list(LOWER_NODES)] - points[0, list(UPPER_NODES)]
-        self.parted = float((gaps @ self._normal).mean()) / self._mm >= PARTED_MM
+        self.parted = geometry.parted
 
     def seen(self, mm_hw2: torch.Tensor) -> Seen:
         """What the portrait shows at places in millimetres, (h, w, 2)."""

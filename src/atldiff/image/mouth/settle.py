@@ -9,9 +9,15 @@ import numpy as np
 import torch
 
 from atldiff.face.crop import FaceCrop, face_crop
-from atldiff.image.mouth.geometry import LOWER_NODES, UPPER_NODES, MouthGeometry, edge_coefficients, edge_height
+from atldiff.image.mouth.geometry import (
+    LOWER_NODES,
+    PARTED_MM,
+    UPPER_NODES,
+    MouthGeometry,
+    edge_coefficients,
+    edge_height,
+)
 from atldiff.image.mouth.light import luma
-from atldiff.image.mouth.own import PARTED_MM
 
 _REACH_MM = 2.5
 """How far from the landmarks the lips are looked for."""
