@@ -3,24 +3,24 @@
 The reference is MONAI's ``DiffusionModelUNet`` at the published working point: 32 frames of 128×128, 8 DDIM steps,
 channels 64-128-256, two residual blocks a level, attention at the last level, cross-attention to 64 identity tokens
 of 32; the rest are MONAI's defaults. The reference's steps cost the same, so ``--reference-steps`` may be fewer than
-are counted. Ours works on the frames at a clip's borders besides, which it computes in part and drops, the reference
-has none. Both multiply in the same precision. Prints JSON and a table.
+are counted. Ours takes the clip in pieces, as it does in use. Both multiply in the same precision. Prints JSON and a
+table.
 """
 
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 
 import common
 from atldiff.errors import InputError
-from atldiff.image.animator import HALO_FRAMES
+from atldiff.image.animator import PIECE_FRAMES
 from atldiff.image.guidance import MAP_GROUPS
 from atldiff.image.precision import in_precision, network_type
-from atldiff.image.sampler import bridge_sample
+from atldiff.image.sampler import BridgeSampler
+from atldiff.image.temporal import PassingFrames
 from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.pipeline import ATLDiffPipeline
 
@@ -87,19 +87,23 @@ def parse_arguments() -> argparse.Namespace:
 
 def time_ours(unet: IdentityDiffusionUNet, arguments: argparse.Namespace, steps: int, device: torch.device) -> float:
     """Median seconds for a clip."""
-    frames, size = arguments.frames + 2 * HALO_FRAMES, arguments.size
+    frames, size = arguments.frames, arguments.size
     warped = torch.rand(frames, 3, size, size, device=device)
     maps = torch.rand(frames, 2 * len(MAP_GROUPS), size // 2, size // 2, device=device)
     region = torch.ones(frames, 2, size, size, device=device)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128, device=device))
 
-    def denoise(state: torch.Tensor, moment: torch.Tensor, kept: slice | None = None) -> torch.Tensor:
-        return unet(state, moment, warped, maps, tokens, region, kept)
+    def denoise(state: torch.Tensor, moment: torch.Tensor, *given: torch.Tensor | PassingFrames) -> torch.Tensor:
+        warped, maps, region, passing = given
+        return unet(state, moment, warped, maps, tokens, region, passing)
 
-    finish = partial(denoise, kept=slice(HALO_FRAMES, frames - HALO_FRAMES))
-    seconds = [
-        timed(lambda: bridge_sample(denoise, warped, steps, finish), device) for _ in range(arguments.repeats + 1)
-    ]
+    def run() -> None:
+        sampler = BridgeSampler(denoise, steps)
+        pieces = [each.split(PIECE_FRAMES * steps) for each in (warped, warped, maps, region)]
+        for number, piece in enumerate(zip(*pieces, strict=True)):
+            sampler.take(*piece, last=number == len(pieces[0]) - 1)
+
+    seconds = [timed(run, device) for _ in range(arguments.repeats + 1)]
     return sorted(seconds[1:])[arguments.repeats // 2]
 
 

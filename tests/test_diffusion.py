@@ -1,6 +1,7 @@
 """Sampler and U-Net: known answers, and what the design promises of them."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch import nn
 
 from atldiff.errors import InputError
-from atldiff.image.animator import CLIP_FRAMES, HALO_FRAMES, FaceAnimator
+from atldiff.image.animator import PIECE_FRAMES, FaceAnimator, landmark_pieces
 from atldiff.image.precision import network_type
 from atldiff.image.quantised import QuantisedConv
-from atldiff.image.sampler import bridge_sample, bridge_state, bridge_times
-from atldiff.image.unet import TEMPORAL_MIXES, IdentityDiffusionUNet, UNetConfig, blurred
+from atldiff.image.sampler import BridgeSampler, bridge_state, bridge_times
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames
+from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig, blurred
 from test_warp import face_like_points
 
 torch.set_num_threads(1)
@@ -38,18 +40,19 @@ def test_sampler_visits_equal_steps() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_sampler_with_a_perfect_network_gives_the_clean_frames(steps: int) -> None:
     clean, start = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    assert torch.allclose(bridge_sample(lambda state, time: clean, start, steps), clean, atol=1e-6)
+    sampler = BridgeSampler(lambda state, time, frames: clean, steps)
+    assert torch.allclose(sampler.take(start, last=True), clean, atol=1e-6)
 
 
 def test_sampler_states_lie_on_the_bridge() -> None:
     clean, start = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
     seen = []
 
-    def denoise(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    def denoise(state: torch.Tensor, time: torch.Tensor, frames: PassingFrames) -> torch.Tensor:
         seen.append(torch.allclose(state, bridge_state(clean, start, time), atol=1e-6))
         return clean
 
-    bridge_sample(denoise, start, 5)
+    BridgeSampler(denoise, 5).take(start, last=True)
     assert seen == [True] * 5
 
 
@@ -145,15 +148,27 @@ def test_clips_of_a_batch_do_not_see_each_other() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kept", [slice(0, 1), slice(4, 8), slice(5, 12), slice(11, 12), slice(0, 12)])
-@pytest.mark.parametrize("clips", [1, 2])
-def test_frames_that_are_kept_alone_are_those_of_the_whole_clip(kept: slice, clips: int) -> None:
-    unet, inputs = awake_unet(), unet_inputs(12 * clips)
-    tokens = unet.encode_identity(torch.rand(clips, 3, 128, 128))
-    whole = unet(**inputs, identity_tokens_BLC=tokens).unflatten(0, (clips, 12))[:, kept].flatten(0, 1)
-    alone = unet(**inputs, identity_tokens_BLC=tokens, kept=kept)
-    assert alone.shape == whole.shape
-    assert (alone - whole).abs().max() < 1e-5
+@pytest.mark.parametrize("cuts", [[], [5], [5, 6], [8, 9, 15], [11]])
+def test_pieces_that_pass_are_those_of_the_whole_clip(cuts: list[int]) -> None:
+    unet, inputs = awake_unet(), unet_inputs(16)
+    tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
+    whole = unet(**inputs, identity_tokens_BLC=tokens)
+    passing, made = PassingFrames(), []
+    for first, stop in itertools.pairwise([0, *cuts, 16]):
+        passing.begin_piece(last=stop == 16)
+        piece = {name: value if name == "time_N" else value[first:stop] for name, value in inputs.items()}
+        made.append(unet(**piece, identity_tokens_BLC=tokens, passing=passing))
+        assert sum(map(len, made)) == (16 if stop == 16 else stop - TEMPORAL_MIXES)
+    assert (torch.cat(made) - whole).abs().max() < 1e-5
+
+
+def test_landmarks_come_in_pieces_of_which_the_last_is_known() -> None:
+    landmarks = swaying(23)
+    for blocks in ([landmarks], [landmarks[:3], landmarks[3:4], landmarks[4:4], landmarks[4:]]):
+        pieces = list(landmark_pieces(blocks, 8))
+        assert [(len(piece), last) for piece, last in pieces] == [(8, False), (8, False), (7, True)]
+        assert np.array_equal(np.concatenate([piece for piece, _ in pieces]), landmarks)
+    assert list(landmark_pieces([landmarks[:0]], 8)) == []
 
 
 def test_pieces_that_follow_each_other_are_nearly_the_whole() -> None:
@@ -176,7 +191,6 @@ def test_a_frame_depends_on_as_many_neighbours_as_there_are_temporal_mixes() -> 
     inputs["maps_NMhw"][6] = 1 - inputs["maps_NMhw"][6]
     changed = (unet(**inputs, identity_tokens_BLC=tokens) - before).abs().amax(dim=(1, 2, 3)) > 0
     assert torch.nonzero(changed).flatten().tolist() == list(range(6 - TEMPORAL_MIXES, 7 + TEMPORAL_MIXES))
-    assert HALO_FRAMES >= TEMPORAL_MIXES
 
 
 @pytest.mark.parametrize("pieces", [1, 5, 100])
@@ -202,15 +216,6 @@ def swaying(count: int) -> np.ndarray:
     return (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_what_is_kept_of_a_window_is_a_part_of_it(steps: int) -> None:
-    face, landmarks = animator(steps=steps), swaying(12)
-    whole, part = face.animate(landmarks), face.animate(landmarks, slice(5, 40))
-    for name in ("flow_F2GG", "lids_F", "residual_F3hw", "corner_F2"):
-        assert (getattr(whole, name)[5:] - getattr(part, name)).abs().max() < 1e-5
-        assert len(getattr(part, name)) == 7
-
-
 @pytest.mark.parametrize("steps", [1, 4])
 def test_bfloat16_is_within_a_level_on_average(steps: int) -> None:
     exact, rounded = (animator(steps=steps, precision=name).animate(swaying(6)) for name in ("float32", "bfloat16"))
@@ -234,9 +239,9 @@ def test_eight_bits_are_near_the_exact_network(steps: int) -> None:
 
 @pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
 def test_eight_bits_do_not_depend_on_the_frames_beside() -> None:
-    face, landmarks = animator(precision="int8"), swaying(12)
-    whole, part = face.animate(landmarks), face.animate(landmarks, slice(5, 40))
-    assert (whole.residual_F3hw[5:] - part.residual_F3hw).abs().max() < 1e-5
+    face, landmarks = animator(precision="int8"), swaying(2 * PIECE_FRAMES + 3)
+    passing = torch.cat([each.residual_F3hw for each in face.stream([landmarks])])
+    assert (face.animate(landmarks).residual_F3hw - passing).abs().max() < 1e-5
 
 
 @pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
@@ -264,23 +269,23 @@ def test_the_precision_is_chosen_for_the_device() -> None:
 
 
 def test_frames_do_not_depend_on_how_the_landmarks_arrive() -> None:
-    count = CLIP_FRAMES + 2 * HALO_FRAMES + 3
-    steps = np.arange(count)[:, None, None]
-    landmarks = (face_like_points().numpy() + np.sin(steps / 3)).astype(np.float32)
+    landmarks = swaying(43)
     whole = torch.cat([part.residual_F3hw for part in animator().stream([landmarks])])
     pieces = [landmarks[:5], landmarks[5:6], landmarks[6:30], landmarks[30:]]
     cut = torch.cat([part.residual_F3hw for part in animator().stream(pieces)])
-    assert whole.shape == (count, 3, 104, 112)
+    assert whole.shape == (43, 3, 104, 112)
     assert torch.equal(whole, cut)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_windows_join_without_a_seam(steps: int) -> None:
-    count = CLIP_FRAMES + 8
-    landmarks = (face_like_points().numpy() + np.sin(np.arange(count) / 3)[:, None, None]).astype(np.float32)
-    windows = torch.cat([part.residual_F3hw for part in animator(steps=steps).stream([landmarks])])
-    at_once = animator(steps=steps).animate(landmarks).residual_F3hw
-    assert (windows - at_once).abs().max() < 1e-4
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("count", [1, 4, 3 * PIECE_FRAMES + 5])
+def test_a_stream_is_the_whole_clip_made_at_once(steps: int, count: int) -> None:
+    face, landmarks = animator(steps=steps), swaying(count)
+    parts, at_once = list(face.stream([landmarks])), face.animate(landmarks)
+    for name in ("flow_F2GG", "lids_F", "residual_F3hw", "corner_F2"):
+        passing = torch.cat([getattr(part, name) for part in parts])
+        assert passing.shape == getattr(at_once, name).shape
+        assert (passing - getattr(at_once, name)).abs().max() < 1e-4
 
 
 def test_a_face_at_rest_is_the_portrait_itself() -> None:

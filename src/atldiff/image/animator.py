@@ -1,28 +1,27 @@
 """Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping clips."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, resized
 from atldiff.image.conditioning import Conditions, IdentityFace
+from atldiff.image.frames import FrameRows
 from atldiff.image.guidance import guide_noise
 from atldiff.image.mouth.geometry import MouthShapes
 from atldiff.image.pipelined import one_thread, pipelined
 from atldiff.image.precision import in_precision, network_type
 from atldiff.image.quantised import quantised
-from atldiff.image.sampler import bridge_sample
-from atldiff.image.unet import IdentityDiffusionUNet, TemporalMemory
+from atldiff.image.sampler import BridgeSampler, PassingDenoiser
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames
+from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.image.warp import thin_plate_flow, warp
 from atldiff.image.window import WINDOW_SCALE, WINDOW_SIZE, WORKED_WINDOW
 
-CLIP_FRAMES = 32
-HALO_FRAMES = 4
-"""Frames computed and dropped on either side of a clip for each step, so that clips join without a seam."""
+PIECE_FRAMES = 16
+"""Frames that are worked on at a time: a few, so that what lies between stays small and close."""
 
 _LOWER_FACE = [*range(4, 13), *range(55, 60), 65, 66, 67]
 _SHOWN_DROPS = (0.0, 3.0, 8.0)
@@ -30,7 +29,7 @@ _SHOWN_DROPS = (0.0, 3.0, 8.0)
 
 
 @dataclass(frozen=True)
-class FaceFrames:
+class FaceFrames(FrameRows):
     """Consecutive frames of the face: how the portrait is moved, and what the network adds to that.
 
     Attributes:
@@ -48,19 +47,6 @@ class FaceFrames:
     residual_F3hw: torch.Tensor
     corner_F2: torch.Tensor
     per_pixel: int
-
-    def __getitem__(self, part: slice) -> "FaceFrames":
-        return FaceFrames(
-            self.flow_F2GG[part],
-            self.shapes[part] if self.shapes is not None else None,
-            self.lids_F[part],
-            self.residual_F3hw[part],
-            self.corner_F2[part],
-            self.per_pixel,
-        )
-
-    def __len__(self) -> int:
-        return len(self.flow_F2GG)
 
 
 class FaceAnimator:
@@ -111,17 +97,18 @@ class FaceAnimator:
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
-        halo = HALO_FRAMES * self._steps
-        clips = landmark_clips(blocks, CLIP_FRAMES, halo, halo)
-        if self._device.type != "cpu" or self._steps == 0:
-            yield from itertools.starmap(self.animate, clips)
+        pieces = landmark_pieces(blocks, max(PIECE_FRAMES, TEMPORAL_MIXES * self._steps + 1))
+        if self._steps == 0:
+            yield from (self.animate(landmarks) for landmarks, _ in pieces)
             return
-        given = ((self._conditions(landmarks), kept) for landmarks, kept in clips)
-        yield from pipelined(lambda clip: self._finished(*clip), given)
+        clip = _Clip(self._network, self._steps)
+        given = ((self._conditions(landmarks), last) for landmarks, last in pieces)
+        made = (lambda work, items: map(work, items)) if self._device.type != "cpu" else pipelined
+        yield from made(lambda piece: self._finished(clip, *piece), given)
 
     def begin_live(self) -> None:
         """The frames that :meth:`go_on` makes next follow none."""
-        self._memories = [TemporalMemory() for _ in range(self._steps)]
+        self._live = _Clip(self._network, self._steps, looks_ahead=False)
 
     def go_on(self, landmarks: np.ndarray) -> FaceFrames:
         """Frames for landmarks (F, 68, 2) that follow those of the last call: for live use, it waits for no later
@@ -130,21 +117,16 @@ class FaceAnimator:
         The network's temporal mixing then misses what follows a piece. What it adds around the mouth is then alike
         to that of :meth:`stream` to 58 dB (median of six clips in pieces of two frames; the least 43 dB).
         """
-        for memory in self._memories:
-            memory.begin_piece()
-        return self.animate(landmarks, memories=self._memories)
+        return self._made(landmarks, self._live)
 
-    @torch.no_grad()
-    def animate(
-        self, landmarks: np.ndarray, kept: slice | None = None, memories: Sequence[TemporalMemory] = ()
-    ) -> FaceFrames:
-        """Frames for landmarks (F, 68, 2), all at once; those of ``kept`` alone, if given, the rest lead to them.
+    def animate(self, landmarks: np.ndarray) -> FaceFrames:
+        """Frames for landmarks (F, 68, 2), all at once."""
+        return self._made(landmarks, _Clip(self._network, self._steps))
 
-        ``memories``, one for each step, hold the frames before these.
-        """
+    def _made(self, landmarks: np.ndarray, clip: "_Clip") -> FaceFrames:
         if self._steps == 0:
-            return warp_alone(self._landmarks, self._points(landmarks)[kept or slice(None)])
-        return self._finished(self._conditions(landmarks), kept or slice(None), memories)
+            return warp_alone(self._landmarks, self._points(landmarks))
+        return self._finished(clip, self._conditions(landmarks), last=True)
 
     def _points(self, landmarks: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(landmarks).float().to(self._device)
@@ -156,40 +138,46 @@ class FaceAnimator:
             return self._face.conditions(self._points(landmarks), WORKED_WINDOW)
 
     @torch.no_grad()
-    def _finished(self, given: Conditions, kept: slice, memories: Sequence[TemporalMemory] = ()) -> FaceFrames:
-        """The frames ``kept``, with what the network adds."""
-        kept = slice(*kept.indices(len(given.flow_F2GG))[:2])
-        flow, corner = given.flow_F2GG[kept], given.corner_F2[kept]
-        left, top = corner.unbind(dim=1)
-        height, width = given.warped_F3WW.shape[2:]
-        at_rest = warp(self._at_rest, flow, CROP_SIZE, (left, top, width, height))
+    def _finished(self, clip: "_Clip", given: Conditions, last: bool) -> FaceFrames:
+        """The frames of a clip that are done with a piece of it, with what the network adds."""
+        done, added = self._added(clip, given, last)
+        left, top = done.corner_F2.unbind(dim=1)
+        height, width = added.shape[2:]
+        at_rest = warp(self._at_rest, done.flow_F2GG, CROP_SIZE, (left, top, width, height))
         return FaceFrames(
-            flow_F2GG=flow,
-            shapes=given.shapes[kept] if given.shapes is not None else None,
-            lids_F=given.lids_F[kept],
-            residual_F3hw=self._added(given, kept, memories) - at_rest,
-            corner_F2=corner,
+            flow_F2GG=done.flow_F2GG,
+            shapes=done.shapes,
+            lids_F=done.lids_F,
+            residual_F3hw=added - at_rest,
+            corner_F2=done.corner_F2,
             per_pixel=WINDOW_SCALE,
         )
 
-    def _added(self, given: Conditions, kept: slice, memories: Sequence[TemporalMemory] = ()) -> torch.Tensor:
-        """What the network adds to the windows of the frames ``kept``, (F, 3, 104, 112)."""
+    def _added(self, clip: "_Clip", given: Conditions, last: bool) -> tuple[Conditions, torch.Tensor]:
+        """The frames that are done, and what the network adds to their windows, (F, 3, 104, 112)."""
         start = guide_noise(given.warped_F3WW, given.mask_F1WW, self._noise, self._unet.config.noise_scale)
-        remembered = iter(memories)
+        seen = given.warped_F3WW, given.maps_F8ww, given.region_F2WW
+        windows = clip.sampler.take(start, *seen, last=last)
+        done = clip.done(given, len(windows))
+        return done, windows.clamp(0, 1) - done.warped_F3WW
 
-        def denoise(state: torch.Tensor, time: torch.Tensor, part: slice | None = None) -> torch.Tensor:
-            conditions = (given.warped_F3WW, given.maps_F8ww, self._tokens, given.region_F2WW)
-            return self._unet(state, time, *conditions, part, next(remembered, None))
-
-        windows = bridge_sample(denoise, start, self._steps, partial(denoise, part=kept))
-        return windows.clamp(0, 1) - given.warped_F3WW[kept]
+    def _network(
+        self,
+        state_F3HW: torch.Tensor,
+        time_1: torch.Tensor,
+        warped_F3HW: torch.Tensor,
+        maps_F8hw: torch.Tensor,
+        region_F2HW: torch.Tensor,
+        frames: PassingFrames,
+    ) -> torch.Tensor:
+        return self._unet(state_F3HW, time_1, warped_F3HW, maps_F8hw, self._tokens, region_F2HW, frames)
 
     def _show(self, network: IdentityDiffusionUNet) -> None:
         """Run a network on the face at rest and with an open mouth."""
         own, self._unet = self._unet, network
         points = self._landmarks.repeat(len(_SHOWN_DROPS), 1, 1)
         points[:, _LOWER_FACE, 1] += points.new_tensor(_SHOWN_DROPS)[:, None]
-        self._added(self._face.conditions(points, WORKED_WINDOW), slice(0, len(points)))
+        self._added(_Clip(self._network, self._steps), self._face.conditions(points, WORKED_WINDOW), last=True)
         self._unet = own
 
     def _added_at_rest(self) -> torch.Tensor:
@@ -197,30 +185,40 @@ class FaceAnimator:
         given = self._face.conditions(self._landmarks, WORKED_WINDOW)
         ((left, top),) = given.corner_F2.tolist()
         added = torch.zeros(3, PICTURE_SIZE, PICTURE_SIZE, device=self._device)
-        window = self._added(given, slice(0, 1))[0]
+        _, (window,) = self._added(_Clip(self._network, self._steps), given, last=True)
         added[:, top : top + window.shape[1], left : left + window.shape[2]] = window
         return added
 
 
-def landmark_clips(
-    blocks: Iterable[np.ndarray], count: int, before: int, after: int
-) -> Iterator[tuple[np.ndarray, slice]]:
-    """Blocks of landmarks (n, 68, 2), of any sizes → the clips that frames are computed in.
+class _Clip:
+    """The state of one clip whose frames come piece by piece: in the sampler, and those that it has not yet done.
 
-    Yields:
-        The landmarks of a clip, and which of its frames are new: ``count`` of them with ``before`` frames ahead and
-        ``after`` behind where there are so many; in the last clip all that are left.
+    Args:
+        network, steps, looks_ahead: of the sampler.
     """
-    held, start, done = np.zeros((0, 68, 2), dtype=np.float32), 0, 0
+
+    def __init__(self, network: PassingDenoiser, steps: int, looks_ahead: bool = True) -> None:
+        self.sampler = BridgeSampler(network, steps, looks_ahead)
+        self._waiting: Conditions | None = None
+
+    def done(self, given: Conditions, count: int) -> Conditions:
+        """The next ``count`` frames of those that have been given; these are the latest."""
+        held = given if self._waiting is None else Conditions.joined([self._waiting, given])
+        self._waiting = held[count:]
+        return held[:count]
+
+
+def landmark_pieces(blocks: Iterable[np.ndarray], count: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Blocks of landmarks (n, 68, 2), of any sizes → pieces of ``count``; whether one is the last, which has up to so
+    many."""
+    held = np.zeros((0, 68, 2), dtype=np.float32)
     for block in blocks:
         held = np.concatenate([held, block])
-        while start + len(held) > done + count + after:
-            yield held[: done + count + after - start], slice(done - start, done + count - start)
-            done += count
-            dropped = max(0, done - before - start)
-            held, start = held[dropped:], start + dropped
-    if start + len(held) > done:
-        yield held, slice(done - start, len(held))
+        while len(held) > count:
+            yield held[:count], False
+            held = held[count:]
+    if len(held):
+        yield held, True
 
 
 def warp_alone(landmarks_1K2: torch.Tensor, points_FK2: torch.Tensor) -> FaceFrames:

@@ -7,6 +7,7 @@ import torch
 
 from atldiff.face.crop import CROP_SIZE, PICTURE_SIZE, whole_crop
 from atldiff.face.places import crop_places, crop_to_image
+from atldiff.image.frames import FrameRows
 from atldiff.image.guidance import Part, landmark_maps, noise_mask, residual_region
 from atldiff.image.lids import lid_closure, open_lids
 from atldiff.image.lips import sealed_lips, shut_lips
@@ -32,7 +33,7 @@ this: two pixels on to the lips, whose inner edge is soft and wet."""
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Conditions(FrameRows):
     """What the network is told of F frames.
 
     Attributes:

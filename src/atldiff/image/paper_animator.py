@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from atldiff.face.crop import CROP_SIZE
-from atldiff.image.animator import FaceFrames, landmark_clips, to_picture, warp_alone
+from atldiff.image.animator import FaceFrames, to_picture, warp_alone
 from atldiff.image.guidance import guide_noise, noise_mask_as_published
 from atldiff.image.paper_unet import PaperDiffusionUNet
 from atldiff.image.sampler import ddim_sample
@@ -56,7 +56,7 @@ class PaperFaceAnimator:
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
         first, fading = 0, None
-        for landmarks, part in landmark_clips(blocks, self._frames - self._overlap, 0, self._overlap):
+        for landmarks, part in landmark_clips(blocks, self._frames - self._overlap, self._overlap):
             made = self._clip(landmarks, first)
             if fading is not None:
                 made = self._fade(fading, made)
@@ -97,3 +97,20 @@ class PaperFaceAnimator:
             generator = torch.Generator().manual_seed(seed)
             noises.append(torch.randn(3, CROP_SIZE, CROP_SIZE, generator=generator))
         return torch.stack(noises, dim=1).to(self._device)
+
+
+def landmark_clips(blocks: Iterable[np.ndarray], count: int, after: int) -> Iterator[tuple[np.ndarray, slice]]:
+    """Blocks of landmarks (n, 68, 2), of any sizes → the clips that frames are computed in.
+
+    Yields:
+        The landmarks of a clip, and which of its frames are shown: ``count`` of them, with ``after`` behind that the
+        next clip begins with; in the last clip all that are left.
+    """
+    held = np.zeros((0, 68, 2), dtype=np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) > count + after:
+            yield held[: count + after], slice(0, count)
+            held = held[count:]
+    if len(held):
+        yield held, slice(0, len(held))

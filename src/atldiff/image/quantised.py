@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from atldiff.image.unet import IdentityDiffusionUNet, TemporalMix
+from atldiff.image.temporal import TemporalMix
+from atldiff.image.unet import IdentityDiffusionUNet
 
 _MIDDLE = 128
 _PIECE_FRAMES = 4

@@ -20,8 +20,13 @@ from collections.abc import Callable
 
 import torch
 
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames
+
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(x_t, t) → x̂_0, with t of shape (1,), in (0, 1] of the bridge and from 0 to 999 of DDIM."""
+"""(x_t, t) → x̂_0, with t of shape (1,), from 0 to 999."""
+
+PassingDenoiser = Callable[..., torch.Tensor]
+"""(x_t, t, what else is given …, frames as they pass) → x̂_0 of those that are done with the piece."""
 
 TIMESTEPS = 1000
 """Steps of the process that DDIM samples from."""
@@ -37,23 +42,36 @@ def bridge_state(clean: torch.Tensor, start: torch.Tensor, time: torch.Tensor) -
     return (1 - time) * clean + time * start
 
 
-def bridge_sample(
-    denoise: Denoiser, start_FCHW: torch.Tensor, steps: int, finish: Denoiser | None = None
-) -> torch.Tensor:
-    """Take ``steps`` steps x_s = x̂_0 + (s/t)(x_t − x̂_0) from t = 1 to 0 and return the last x̂_0.
+class BridgeSampler:
+    """Takes steps x_s = x̂_0 + (s/t)(x_t − x̂_0) from t = 1 to 0, with frames that come piece by piece.
 
     Args:
-        denoise: predicts x_0 from (x_t, t).
-        start_FCHW: x_1, the guided noise.
+        denoise: predicts x_0 from (x_t, t) and what else the frames are given.
         steps: at least 1.
-        finish: takes the place of ``denoise`` in the last step, in which it may leave frames out.
+        looks_ahead: False lets no frame wait for those that follow, see
+            :class:`~atldiff.image.temporal.PassingFrames`.
     """
-    state = start_FCHW
-    times = bridge_times(steps)
-    for time, following in itertools.pairwise(times):
-        clean = denoise(state, torch.tensor([time], device=state.device))
-        state = clean + (following / time) * (state - clean)
-    return (finish or denoise)(state, torch.tensor([times[-1]], device=state.device))
+
+    def __init__(self, denoise: PassingDenoiser, steps: int, looks_ahead: bool = True) -> None:
+        self._denoise = denoise
+        times = [*bridge_times(steps), 0.0]
+        self._steps = [(*pair, PassingFrames(looks_ahead)) for pair in itertools.pairwise(times)]
+
+    def take(self, start_F3HW: torch.Tensor, *given_F: torch.Tensor, last: bool = False) -> torch.Tensor:
+        """x_1 and what else is given of a piece → x_0 of the frames that are done with it.
+
+        The first piece has more than :data:`~atldiff.image.temporal.TEMPORAL_MIXES` frames for each step if it is
+        not the last.
+        """
+        state, given = start_F3HW, given_F
+        for time, following, frames in self._steps:
+            frames.begin_piece(last)
+            clean = self._denoise(state, torch.tensor([time], device=state.device), *given, frames)
+            if following == 0:
+                return clean
+            state, *given = (frames.waited(each, TEMPORAL_MIXES) for each in (state, *given))
+            state = clean + (following / time) * (state - clean)
+        raise AssertionError("a sampler has a step")
 
 
 @functools.cache

@@ -19,12 +19,10 @@ from torch import nn
 from atldiff.errors import ModelError
 from atldiff.face.crop import PICTURE_SIZE
 from atldiff.image.guidance import MAP_GROUPS
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, PixelNorm, TemporalMix, WholeClips
 
 PATCH = 2
 """Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
-
-TEMPORAL_MIXES = 4
-"""How many times a frame is mixed with its neighbours: a frame depends on so many frames before and behind it."""
 
 
 @dataclass(frozen=True)
@@ -67,32 +65,6 @@ class UNetConfig:
             )
 
 
-class PixelNorm(nn.Module):
-    """Layer normalisation (Ba, Kiros, Hinton 2016, eq. 4) over the channels of each pixel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
-
-    def forward(
-        self, x_NCHW: torch.Tensor, gain_NC: torch.Tensor | None = None, shift_NC: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Normalise, then ``gain · x + shift`` where they are given, with a row for all pictures or one for each."""
-        if gain_NC is None or shift_NC is None:
-            return self._normed(x_NCHW, self.scale, self.shift)
-        if len(gain_NC) == 1:
-            shift = torch.addcmul(shift_NC[0], gain_NC[0], self.shift)
-            return self._normed(x_NCHW, gain_NC[0] * self.scale, shift)
-        normed = self._normed(x_NCHW, self.scale, self.shift)
-        return torch.addcmul(shift_NC[:, :, None, None], normed, gain_NC[:, :, None, None])
-
-    @staticmethod
-    def _normed(x_NCHW: torch.Tensor, scale_C: torch.Tensor, shift_C: torch.Tensor) -> torch.Tensor:
-        scale, shift = scale_C.to(x_NCHW.dtype), shift_C.to(x_NCHW.dtype)
-        return F.layer_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, shift, 1e-6).permute(0, 3, 1, 2)
-
-
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions; the time step scales and shifts what lies between them (FiLM)."""
 
@@ -113,62 +85,6 @@ class ResidualBlock(nn.Module):
         hidden = self.conv1(F.silu(self.norm1(x_NCHW), inplace=True))
         hidden = self.norm2(hidden, 1 + scale, shift)
         return self.conv2(F.silu(hidden, inplace=True)).add_(self.skip(x_NCHW))
-
-
-class TemporalMemory:
-    """What the temporal mixes of one network keep of the last frame, so that a clip can come in pieces.
-
-    A piece is mixed with the frame before it and with nothing behind it.
-    """
-
-    def __init__(self) -> None:
-        self._kept: list[torch.Tensor | None] = []
-        self._place = 0
-
-    def begin_piece(self) -> None:
-        """The frames that come now follow those that came last."""
-        self._place = 0
-
-    def exchange(self, last: torch.Tensor) -> torch.Tensor | None:
-        """What a mix kept of the last piece, None in the first one; it keeps ``last`` of this one instead."""
-        if self._place == len(self._kept):
-            self._kept.append(None)
-        before, self._kept[self._place] = self._kept[self._place], last
-        self._place += 1
-        return before
-
-
-class TemporalMix(nn.Module):
-    """Each frame takes up a learned mix of the previous, the same and the next frame, pixel by pixel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = PixelNorm(channels)
-        self.mix = nn.Conv2d(3 * channels, channels, 1)
-        nn.init.zeros_(self.mix.weight)
-
-    def forward(
-        self, x_NCHW: torch.Tensor, frames: int, kept: slice, memory: TemporalMemory | None = None
-    ) -> torch.Tensor:
-        """(B·frames, C, H, W) → the same for the frames ``kept`` of each clip."""
-        height, width = x_NCHW.shape[2:]
-        normed = self.norm(x_NCHW).permute(0, 2, 3, 1).reshape(-1, frames, height * width, x_NCHW.shape[1])
-        parts = [normed[:, max(0, kept.start - 1) : kept.stop + 1]]
-        before = memory.exchange(normed[:, -1:]) if memory is not None else None
-        if kept.start == 0:
-            parts.insert(0, normed[:, :1] if before is None else before)
-        if kept.stop == frames:
-            parts.append(normed[:, -1:])
-        around = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        rows = around.permute(0, 3, 1, 2)
-        is_over_time = not isinstance(self.mix, nn.Conv2d) or self.mix.kernel_size[0] == 3
-        mixed = self.mix(rows) if is_over_time else F.conv2d(rows, self.weight_over_time(), self.mix.bias)
-        mixed = mixed.permute(0, 2, 3, 1).unflatten(2, (height, width)).flatten(0, 1).permute(0, 3, 1, 2)
-        return mixed + _frames_of(x_NCHW, frames, kept)
-
-    def weight_over_time(self) -> torch.Tensor:
-        """(C, C, 3, 1) the weight of the same mix of (1, C, F, pixels)."""
-        return self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
 
 
 class IdentityEncoder(nn.Module):
@@ -272,8 +188,7 @@ class IdentityDiffusionUNet(nn.Module):
         maps_NMhw: torch.Tensor,
         identity_tokens_BLC: torch.Tensor,
         region_N2HW: torch.Tensor,
-        kept: slice | None = None,
-        memory: TemporalMemory | None = None,
+        passing: PassingFrames | None = None,
     ) -> torch.Tensor:
         """Predict x_0.
 
@@ -285,30 +200,24 @@ class IdentityDiffusionUNet(nn.Module):
             maps_NMhw: (B·F, 8, H/2, W/2) landmark maps of the frame and of the identity, for ``config.maps``.
             identity_tokens_BLC: (B, 64, C) from :meth:`encode_identity`; B gives F.
             region_N2HW: (B·F, 2, H, W) where the residual shades the skin, and where it paints between the lips.
-            kept: the frames of each clip that are wanted, all if None; the others are worked on as far as those
-                depend on them.
-            memory: of the frames that these follow; it takes up these. For one clip, all of whose frames are kept.
+            passing: those that have come before, if these are a piece of one clip; it takes up these.
 
         Returns:
-            (B·K, 3, H, W), K being the number of frames kept.
+            (B·F, 3, H, W); of a piece, the frames that are done with it.
         """
-        frames = noisy_N3HW.shape[0] // identity_tokens_BLC.shape[0]
+        clips = identity_tokens_BLC.shape[0]
+        over = passing or WholeClips(noisy_N3HW.shape[0] // clips)
         time = self._embed_time(time_N)
         maps = [maps_NMhw] if self.config.maps else []
-        needed = _needed_frames(kept or slice(0, frames), frames)
-        given = [_frames_of(each, frames, needed[0]) for each in (noisy_N3HW, warped_N3HW, *maps)]
-        fine, middle = self._in_pieces(self._enter, time, *given)
-        middle = self._mixed(self.middle_in_time, middle, needed[:2], memory)
-        coarse = self.coarse_in(self.down_coarse(middle), time)
-        coarse = self._mixed(self.coarse_in_time, coarse, needed[1:3], memory)
-        coarse = self.attention(coarse, identity_tokens_BLC, _length(needed[2]))
-        coarse = self._mixed(self.coarse_out_time, self.coarse_out(coarse, time), needed[2:4], memory)
-        middle = _frames_of(middle, _length(needed[1]), _within(needed[3], needed[1]))
-        (middle,) = self._in_pieces(self._rise, time, middle, coarse)
-        middle = self._mixed(self.middle_out_time, middle, needed[3:], memory)
-        fine = _frames_of(fine, _length(needed[0]), _within(needed[4], needed[0]))
-        warped, region = (_frames_of(each, frames, needed[4]) for each in (warped_N3HW, region_N2HW))
-        (made,) = self._in_pieces(self._leave, time, fine, middle, warped, region)
+        fine, middle = self._in_pieces(self._enter, time, noisy_N3HW, warped_N3HW, *maps)
+        middle = over.mixed(self.middle_in_time, middle)
+        coarse = over.mixed(self.coarse_in_time, self.coarse_in(self.down_coarse(middle), time))
+        coarse = self.attention(coarse, identity_tokens_BLC, coarse.shape[0] // clips)
+        coarse = over.mixed(self.coarse_out_time, self.coarse_out(coarse, time))
+        (middle,) = self._in_pieces(self._rise, time, over.waited(middle, 2), coarse)
+        middle = over.mixed(self.middle_out_time, middle)
+        given = [over.waited(each, TEMPORAL_MIXES) for each in (fine, warped_N3HW, region_N2HW)]
+        (made,) = self._in_pieces(self._leave, time, middle, *given)
         return made
 
     def _enter(
@@ -330,8 +239,8 @@ class IdentityDiffusionUNet(nn.Module):
     def _leave(
         self,
         time_NE: torch.Tensor,
-        fine_NCHW: torch.Tensor,
         middle_NCHW: torch.Tensor,
+        fine_NCHW: torch.Tensor,
         warped_N3HW: torch.Tensor,
         region_N2HW: torch.Tensor,
     ) -> tuple[torch.Tensor]:
@@ -352,14 +261,6 @@ class IdentityDiffusionUNet(nn.Module):
         pieces = zip(*(each.split(self.piece_frames) for each in given_N), strict=True)
         made = [stage(time_NE, *piece) for piece in pieces]
         return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
-
-    @staticmethod
-    def _mixed(
-        mix: TemporalMix, x_NCHW: torch.Tensor, needed: list[slice], memory: TemporalMemory | None
-    ) -> torch.Tensor:
-        """From the frames needed before a mix to those needed behind it."""
-        before, behind = needed
-        return mix(x_NCHW, _length(before), _within(behind, before), memory)
 
     @property
     def _number(self) -> torch.dtype:
@@ -391,22 +292,3 @@ def _blur_matrix(side: int, sigma: float) -> torch.Tensor:
     profile = torch.exp(-0.5 * (distance / sigma).square()) * (distance.abs() <= math.ceil(2.5 * sigma))
     reach = torch.arange(-math.ceil(2.5 * sigma), math.ceil(2.5 * sigma) + 1)
     return profile / torch.exp(-0.5 * (reach / sigma).square()).sum()
-
-
-def _needed_frames(kept: slice, frames: int) -> list[slice]:
-    """The frames of a clip that the network has to work on before each temporal mix, and behind the last."""
-    reaches = range(TEMPORAL_MIXES, -1, -1)
-    return [slice(max(0, kept.start - reach), min(frames, kept.stop + reach)) for reach in reaches]
-
-
-def _frames_of(x_N: torch.Tensor, frames: int, part: slice) -> torch.Tensor:
-    """The frames ``part`` of each clip of ``frames``, (B·frames, …) → (B·K, …)."""
-    return x_N.unflatten(0, (-1, frames))[:, part].flatten(0, 1)
-
-
-def _within(inner: slice, outer: slice) -> slice:
-    return slice(inner.start - outer.start, inner.stop - outer.start)
-
-
-def _length(part: slice) -> int:
-    return part.stop - part.start

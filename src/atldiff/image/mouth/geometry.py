@@ -11,6 +11,7 @@ import torch
 from atldiff.face.crop import CROP_SIZE
 from atldiff.face.similarity import RIGID_POINTS, fit_similarity
 from atldiff.face.topology import interocular_distance
+from atldiff.image.frames import FrameRows
 from atldiff.image.warp import radial_basis, solve_spline
 
 WINDOW_HALF_MM = (38.0, 27.0)
@@ -37,7 +38,7 @@ _LIP_SHARE_OF_DROP = 0.6
 
 
 @dataclass(frozen=True)
-class MouthShapes:
+class MouthShapes(FrameRows):
     """The mouths of F consecutive frames, float32.
 
     Attributes:
@@ -61,12 +62,6 @@ class MouthShapes:
     skull_F23: torch.Tensor
     drop_F: torch.Tensor
     opening_F: torch.Tensor
-
-    def __getitem__(self, part: slice) -> "MouthShapes":
-        return MouthShapes(*(getattr(self, each.name)[part] for each in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.drop_F)
 
     def to(self, device: torch.device) -> "MouthShapes":
         """In single precision on a device."""
