@@ -13,6 +13,8 @@ from atldiff.face.places import crop_places, crop_to_image
 from atldiff.image.lips import sealed_lips, shut_lips
 from atldiff.image.mouth.atlas import EXTENT_MM, make_atlas
 from atldiff.image.mouth.geometry import MouthGeometry, edge_coefficients, edge_height
+from atldiff.image.mouth.light import mouth_light
+from atldiff.image.mouth.own import OwnTeeth, PortraitReader
 from atldiff.image.mouth.painter import MouthPainter
 from atldiff.image.mouth.settle import settle_lips
 from atldiff.image.warp import thin_plate_flow
@@ -286,6 +288,84 @@ def test_the_hidden_is_drawn_at_any_size_without_gaps() -> None:
         assert atlas.upper.shape[2] / atlas.upper.shape[1] == pytest.approx(
             2 * EXTENT_MM[0] / (EXTENT_MM[1] + EXTENT_MM[2]), rel=0.05
         )
+
+
+def wide_face() -> np.ndarray:
+    face = open_face()
+    face[65:68, 1] += 3
+    return face
+
+
+def smile(landmarks: np.ndarray, end: float, below: tuple[float, float, float], line: bool = False) -> np.ndarray:
+    """A portrait whose upper teeth end at a share of the way between its lips; what is seen below them."""
+    picture = Image.fromarray(portrait(landmarks))
+    draw = ImageDraw.Draw(picture)
+    upper, lower = (inner_edge(landmarks, nodes) for nodes in ((61, 62, 63), (67, 66, 65)))
+    bite = upper + end * (lower - upper)
+    draw.polygon([tuple(place) for place in (*upper, *lower[::-1])], fill=level_of(below))
+    draw.polygon([tuple(place) for place in (*upper, *bite[::-1])], fill=level_of(WHITE))
+    if line:
+        draw.line([tuple(place) for place in bite], fill=level_of((0.6, 0.58, 0.55)), width=2)
+    return np.asarray(picture)
+
+
+def own_teeth(picture: np.ndarray, landmarks: np.ndarray) -> OwnTeeth:
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+    crop = FaceCrop(np.array([[SCALE, 0.0, 0.0], [0.0, SCALE, 0.0]]))
+    light = mouth_light(image, torch.from_numpy(SCALE * landmarks))
+    return PortraitReader(image, crop, MouthGeometry(landmarks)).own_teeth(light)
+
+
+DARK = (0.12, 0.08, 0.08)
+
+
+@pytest.mark.parametrize("end", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize("below", ["dark", "a line and lower teeth"])
+def test_upper_teeth_end_where_the_dark_or_the_lower_ones_begin(end: float, below: str) -> None:
+    face = wide_face()
+    touching = below != "dark"
+    own = own_teeth(smile(face, end, WHITE if touching else DARK, line=touching), face)
+    assert own.upper is not None
+    assert own.upper.usual_end == pytest.approx(end, abs=0.06)
+    if touching and end < 0.7:
+        assert own.lower is not None and own.lower.usual_end == pytest.approx(1 - end, abs=0.06)
+    else:
+        assert own.lower is None
+    assert own.upper.shown[20:-20].min() > 0.9
+    assert own.tooth_3 is not None and np.allclose(own.tooth_3, WHITE, atol=0.03)
+    assert (own.dark_3 is None) == touching
+
+
+def test_some_columns_that_were_misread_do_not_bend_a_row() -> None:
+    face = wide_face()
+    picture = smile(face, 0.6, DARK)
+    middle = round(SCALE * face[62, 0])
+    spoiled = picture.copy()
+    row = round(SCALE * face[62:67:4, 1].mean())
+    spoiled[row : row + 14, middle - 6 : middle + 6] = level_of(WHITE)
+    before, after = (own_teeth(each, face).upper for each in (picture, spoiled))
+    assert before is not None and after is not None
+    assert np.abs(after.end - before.end).max() * 8 < 1.5
+
+
+def test_lips_alone_are_not_teeth() -> None:
+    face = wide_face()
+    own = own_teeth(smile(face, 0.5, DARK) // 3, face)
+    assert own.upper is not None, "a dim picture has teeth as well"
+    own = own_teeth(portrait(face), face)
+    assert own.upper is None and own.lower is None and own.tooth_3 is None
+
+
+def test_own_teeth_go_on_under_the_lip_that_hid_them() -> None:
+    face = wide_face()
+    frames = np.repeat(face[None], 2, axis=0)
+    frames[1, [50, 51, 52, 61, 62, 63], 1] -= 2
+    rest, raised = painted(smile(face, 0.6, DARK), face, frames)
+    x = round(SCALE * face[62, 0])
+    rows = slice(round(SCALE * (frames[1, 62, 1] + 0.8)), round(SCALE * (face[62, 1] + 1.5)))
+    assert raised[rows, x].min() > 0.6
+    assert rest[rows.start, x, 1] < 0.5
+    assert raised[round(SCALE * face[66, 1]) - 6, x, 1] < 0.4
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,12 @@ def load_part(folder: Path, network: Callable[[Any], Module], config_class: Call
     return module
 
 
+def part_folder(name_or_dir: str, part: str) -> Path:
+    """Where the trained part is that a setting names: one in the package, or a folder."""
+    packaged = WEIGHTS_FOLDER / name_or_dir / part
+    return packaged if packaged.is_dir() else Path(name_or_dir)
+
+
 def load_weights(folder: Path, module: nn.Module) -> None:
     """Read ``model.safetensors`` of a part into ``module`` (in its own precision).
 

@@ -1,7 +1,9 @@
 """Two rows of teeth drawn from a few numbers, at any resolution, as they look from the front.
 
 Sizes are means of grown-up teeth (width and height of the crowns, after Wheeler's Dental Anatomy); the arch is a
-circle, seen from the front and turned with the head. Nothing here is anybody's picture.
+circle, seen from the front and turned with the head. The biting edges of the upper teeth that 37 talkers show are
+3.1 mm higher 20 mm beside the middle (median; quartiles 1.2 and 4.3), of the lower teeth of 31 talkers 4.2 mm (1.8,
+5.2), some of which is the lip that hides them. Nothing here is anybody's picture.
 """
 
 from dataclasses import dataclass
@@ -18,16 +20,23 @@ class Row:
         widths, heights: of the crowns.
         setback: how far each biting edge stands back from the line of the front teeth.
         radius: of the arch.
+        curve: how far the biting edges stand back besides, 20 mm along the arch beside the middle: those of both rows
+            rise towards the corners of the mouth.
     """
 
     widths: tuple[float, ...]
     heights: tuple[float, ...]
     setback: tuple[float, ...]
     radius: float
+    curve: float
 
 
-UPPER = Row((8.5, 6.6, 7.5, 7.0, 6.8, 10.0), (10.2, 8.8, 9.6, 8.4, 7.6, 7.2), (0.0, 0.7, 0.35, 1.0, 1.3, 1.6), 24.0)
-LOWER = Row((5.3, 5.8, 6.8, 7.0, 7.2, 10.5), (8.8, 9.2, 10.0, 8.6, 8.0, 7.6), (0.2, 0.0, -0.2, 0.6, 1.0, 1.2), 22.0)
+UPPER = Row(
+    (8.5, 6.6, 7.5, 7.0, 6.8, 10.0), (10.2, 8.8, 9.6, 8.4, 7.6, 7.2), (0.0, 0.7, 0.35, 1.0, 1.3, 1.6), 24.0, 2.1
+)
+LOWER = Row(
+    (5.3, 5.8, 6.8, 7.0, 7.2, 10.5), (8.8, 9.2, 10.0, 8.6, 8.0, 7.6), (0.2, 0.0, -0.2, 0.6, 1.0, 1.2), 22.0, -2.6
+)
 
 _LEVELS = np.array([1.0, 0.96, 0.90, 0.82, 0.74, 0.66])
 """Lightness of each tooth: the further back, the darker and yellower."""
@@ -35,7 +44,11 @@ _LEVELS = np.array([1.0, 0.96, 0.90, 0.82, 0.74, 0.66])
 _UNEVEN = np.array([[0.0, 0.12, -0.1, 0.08, 0.0, 0.0], [0.1, -0.06, 0.12, 0.0, 0.1, 0.0]])
 """Millimetres by which the biting edges to the right and left of the middle differ: no two teeth are equal."""
 
-_GLINT = 0.10
+_STRAIGHT_TURN = 0.6
+"""Sine of the angle at which a head is turned so far that the rows are drawn straight: their curve was measured on
+heads that face the camera, at most 0.25."""
+
+_GLINT = 0.07
 """How much lighter the wet front of a tooth is where it mirrors the light."""
 
 _GAP_WIDTH, _GAP_DEPTH = 0.30, 0.17
@@ -67,7 +80,8 @@ def draw_row(
     level = torch.from_numpy(_LEVELS[index]).float()
     border = (2 * place.abs()).clamp(max=1)
     canine = torch.from_numpy((index == 2).astype(np.float32))
-    edge = setback + uneven + 0.45 * border**6 + canine * 0.8 * border**1.3
+    curve = max(0.0, 1 - abs(turn) / _STRAIGHT_TURN) * row.curve * (arc / 20).clamp(-1.1, 1.1).square()
+    edge = curve + setback + uneven + 0.45 * border**6 + canine * 0.8 * border**1.3
     height = above_mm - edge
     soft = max(softness_mm, 0.25)
     cover = (height / soft + 0.5).clamp(0, 1)

@@ -13,7 +13,7 @@ from atldiff.face.crop import FaceCrop
 from atldiff.image.mouth.anatomy import LOWER, UPPER, Row, draw_row
 from atldiff.image.mouth.geometry import MouthGeometry
 from atldiff.image.mouth.light import MouthLight, gaussian_blur, luma, mouth_light
-from atldiff.image.mouth.own import OwnTeeth, PortraitReader, Seen
+from atldiff.image.mouth.own import OwnTeeth, Place, PortraitReader, SeenRow
 from atldiff.ramps import smooth_between, smoothstep
 
 EXTENT_MM = (36.0, 18.0, 24.0)
@@ -29,16 +29,23 @@ _HIDDEN_MM = 0.9
 """How far teeth go on behind a lip that covers their ends."""
 
 _TO_THE_LIP = 0.93
-"""Upper teeth that are seen further than this share of the gap go on behind the lower lip."""
+"""Teeth that are seen further than this share of the gap go on behind the other lip."""
 
 _CORNER_GAP_MM = (0.8, 2.2)
 """Gap of the lips towards the corners from which on what is seen there counts: nearer to them it is lip."""
 
-_TOOTH_FROM = (0.12, 0.32)
-"""How much of what is seen around a place must look like teeth for it to count as the portrait's own."""
+_ROOT_MM = (-1.0, 0.2)
+"""How far behind where teeth begin under their lip, which shades them, the colour of their middle goes on."""
 
-_LIP_BLUR_MM, _HIDDEN_BLUR_MM = 1.2, 1.6
-"""Over what that is judged; how far the colours of teeth run into each other where lips hide them."""
+_CROWN_MM, _GUM_MM = 8.0, (0.3, 0.9)
+"""How far from their lip teeth end whose gums can be seen, and begin where they are: all that is nearer to the lip
+is a shadow, or the lip."""
+
+_EDGE_MM, _SOFT_END_MM = 0.3, 0.4
+"""How far from their ends teeth are read, and over what these ends are soft."""
+
+_BESIDE_OWN = 0.4
+"""How far teeth that are drawn beside the portrait's own are in the same light as these."""
 
 _SHADOW_WARMTH = 0.7
 """How far shadows on teeth take the colour of the gums."""
@@ -46,7 +53,7 @@ _SHADOW_WARMTH = 0.7
 _DARK_LEVEL = 0.36
 """The hollow's level over that of the gums, where the portrait does not show it."""
 
-_FRONT = 1.06
+_FRONT = 1.03
 """Colour of a front tooth in the open over the median of those that a portrait shows."""
 
 
@@ -86,16 +93,16 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
     half_width, above, below = EXTENT_MM
     places = _places_mm(round(2 * half_width * density), round((above + below) * density))
     reader = PortraitReader(image, crop, geometry)
-    own, seen = reader.own_teeth(light), reader.seen(places)
+    own, place = reader.own_teeth(light), reader.place(places)
     if own.tooth_3 is not None:
         light = replace(light, tooth_3=(_FRONT * own.tooth_3).clamp(0, 1))
-    edges = _edges_mm(own, reader)
     blur = max(light.blur / pixels_per_mm * density - 0.3, 0.3)
-    covers = [_upper_cover(seen, own.upper_end), _lower_cover(seen, own.lower_begin)]
     rows = []
-    for row, edge, sign, cover in ((UPPER, edges[0], -1, covers[0]), (LOWER, edges[1], 1, covers[1])):
+    for row, seen, edge, sign in zip(
+        (UPPER, LOWER), (own.upper, own.lower), _edges_mm(own, reader), (-1, 1), strict=True
+    ):
         drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur)
-        rows.append(drawn * (1 - seen.inside) if cover is None else _joined(drawn, seen, cover, light, density))
+        rows.append(drawn * (1 - place.inside) if seen is None else _joined(drawn, seen, reader, place, sign))
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
     dark = _DARK_LEVEL * light.gum_3 * tint.pow(0.5) if own.dark_3 is None else own.dark_3
     device = image_3HW.device
@@ -107,8 +114,8 @@ def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
     if not reader.parted:
         return _UPPER_BELOW_SEAM_MM, _LOWER_BELOW_SEAM_MM
     top, bottom = reader.edge_mm(0), reader.edge_mm(1)
-    upper = top - 0.3 if own.upper_end == 0 else top + own.upper_end * (bottom - top)
-    lower = bottom + 2 * _HIDDEN_MM if own.lower_begin == 1 else top + own.lower_begin * (bottom - top)
+    upper = top - 0.3 if own.upper is None else top + own.upper.usual_end * (bottom - top)
+    lower = bottom + 2 * _HIDDEN_MM if own.lower is None else bottom - own.lower.usual_end * (bottom - top)
     return upper, lower
 
 
@@ -146,28 +153,27 @@ def _drawn(
     return gaussian_blur(torch.cat([colour, cover[None], torch.zeros_like(cover)[None]]), blur)
 
 
-def _upper_cover(seen: Seen, end: float) -> torch.Tensor | None:
-    """Where upper teeth are that a portrait shows; those that reach the lower lip go on behind it."""
-    if end == 0:
-        return None
-    if end > _TO_THE_LIP:
-        return smoothstep((_HIDDEN_MM - seen.below) / 0.5 + 0.5)
-    return smoothstep((end - seen.share) / 0.06 + 0.5)
+def _joined(drawn_5hw: torch.Tensor, row: SeenRow, reader: PortraitReader, place: Place, sign: int) -> torch.Tensor:
+    """A row that the portrait shows, (5, h, w), continued behind its lip; drawn in columns that do not show it.
 
+    Args:
+        sign: -1 for the upper row, whose roots are above it, 1 for the lower.
+    """
+    begin, end, shown = row.at(place.along)
+    gap, from_lip = place.gap_mm, place.share if sign < 0 else 1 - place.share
 
-def _lower_cover(seen: Seen, begin: float) -> torch.Tensor | None:
-    return smoothstep((seen.share - begin) / 0.06 + 0.5) if begin < 1 else None
+    def read(from_lip: torch.Tensor) -> torch.Tensor:
+        return reader.read(place.along, from_lip if sign < 0 else 1 - from_lip)
 
-
-def _joined(
-    drawn_5hw: torch.Tensor, seen: Seen, cover_hw: torch.Tensor, light: MouthLight, density: float
-) -> torch.Tensor:
-    """A row that the portrait shows, (5, h, w), continued behind the lips; drawn where lip is seen in its place."""
-    teeth = gaussian_blur(seen.tooth_share(light)[None], _LIP_BLUR_MM * density)[0]
-    corner = smooth_between(seen.gap_mm, _CORNER_GAP_MM)
-    own = smooth_between(teeth, _TOOTH_FROM) * corner
-    hidden = torch.maximum(-seen.share * seen.gap_mm, seen.below).clamp(0, 1)
-    smooth = gaussian_blur(seen.colour, _HIDDEN_BLUR_MM * density)
-    colour = torch.lerp(seen.colour, smooth, hidden) * torch.exp(-seen.aside / 4.0)
-    shown = torch.cat([colour * cover_hw, cover_hw[None], cover_hw[None]])
-    return torch.lerp(drawn_5hw * torch.minimum(cover_hw, drawn_5hw[3]), shown, own)
+    gum = smooth_between(begin * gap, _GUM_MM) * float(row.usual_end_mm > _CROWN_MM)
+    first = begin * (1 - gum)
+    margin = torch.minimum(torch.tensor(_EDGE_MM), 0.3 * (end - first) * gap) / gap.clamp_min(0.1)
+    colour = read(torch.minimum(torch.maximum(from_lip, first + margin), end - margin))
+    under_lip = smooth_between((begin - from_lip) * gap, _ROOT_MM) * (1 - gum)
+    colour = torch.lerp(colour, read((begin + end) / 2), under_lip)
+    beyond = (from_lip - end) * gap - torch.where(end > _TO_THE_LIP, _HIDDEN_MM, 0.0)
+    cover = smoothstep(0.5 - beyond / _SOFT_END_MM)
+    made = torch.cat([colour * cover, cover[None], cover[None]])
+    drawn = drawn_5hw * cover
+    drawn[4] = _BESIDE_OWN * drawn[3]
+    return torch.lerp(drawn, made, shown * smooth_between(gap, _CORNER_GAP_MM))

@@ -28,6 +28,9 @@ _LIT_GAP_MM = (2.0, 16.0)
 _SHARE_OF_LIGHT = (0.58, 0.46)
 """What teeth have of their light in the narrowest gap, and what is added up to the widest."""
 
+_LOWER_LIGHT = 0.94
+"""The share of that light on lower teeth."""
+
 _WARMTH = 0.55
 """How far teeth in a narrow gap take the colour of the lips around them."""
 
@@ -71,12 +74,12 @@ class DrawnInside:
         light = self._teeth_light(from_top, gap, corners)
         seen = smooth_between(gap, _TEETH_FROM_MM)
         above_lip = smoothstep((from_bottom - 0.2) / _LIP_SHADOW_MM)
-        for picture, where, shown in (
-            (self._atlas.lower, in_jaw, seen * above_lip),
-            (self._atlas.upper, mm, seen),
+        for picture, where, shown, share in (
+            (self._atlas.lower, in_jaw, seen * above_lip, _LOWER_LIGHT),
+            (self._atlas.upper, mm, seen, 1.0),
         ):
             teeth = sample_atlas(picture, where) * shown[:, None]
-            lit = torch.lerp(light, torch.ones_like(light), teeth[:, 4:5])
+            lit = torch.lerp(share * light, torch.ones_like(light), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         rolled = _ROLLED * (1 - smoothstep(from_bottom / _ROLLED_MM)) * smoothstep(gap / 3)
         return torch.lerp(colour, self._gum * (0.5 + 0.22 * corners)[:, None], rolled[:, None])

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from atldiff.errors import InputError, OutputError
-from atldiff.storage.parts import WEIGHTS_FOLDER
+from atldiff.storage.parts import part_folder
 from atldiff.training.engine.checkpoint import (
     BEST_NAME,
     Checkpoints,
@@ -62,11 +62,6 @@ def _fit(fabric: Any, make_task: Callable[[], Task], run: Path, launch: Launch) 
     if fabric.is_global_zero:
         _export_best(task, run, launch.quiet)
     return run / task.part
-
-
-def _part_folder(name_or_dir: str, part: str) -> Path:
-    packaged = WEIGHTS_FOLDER / name_or_dir / part
-    return packaged if packaged.is_dir() else Path(name_or_dir)
 
 
 def _export_best(task: Task, run: Path, quiet: bool) -> None:
@@ -114,7 +109,7 @@ class _Trainer:
         self._checkpoints = Checkpoints(run, task.settings.keep)
         stored = self._checkpoints.latest()
         if stored is None and self._settings.begin_from:
-            task.begin_from(_part_folder(self._settings.begin_from, task.part))
+            task.begin_from(part_folder(self._settings.begin_from, task.part))
         torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
         self._module, self._stepper = fabric.setup(_Loss(task), task.optimiser)
         self._average = ExponentialAverage(task.model, task.settings.ema_decay)

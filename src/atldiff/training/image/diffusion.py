@@ -20,7 +20,7 @@ from atldiff.image.paper_unet import PaperUNetConfig
 from atldiff.image.sampler import bridge_state
 from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig
 from atldiff.image.window import WINDOW_SIZE
-from atldiff.storage.parts import load_weights, save_part
+from atldiff.storage.parts import load_part, load_weights, part_folder, save_part
 from atldiff.training.engine.launch import Launch
 from atldiff.training.engine.loop import fit
 from atldiff.training.engine.report import Validation
@@ -56,6 +56,8 @@ class DiffusionTraining(TrainingSettings):
         inside_share: how much of the reconstruction counts between the lips. A portrait does not tell what is there,
             and the mean of all that could be is a grey veil; so with a critic the detail is left to the critic, and
             what the reconstruction asks is the colour of places of some pixels.
+        teacher: folder of a trained image network, or ``compact`` for that in the package, whose frames are learned
+            in the place of the true ones: for a smaller network that does the same (Hinton, Vinyals, Dean 2015).
     """
 
     steps: int = 6000
@@ -73,6 +75,7 @@ class DiffusionTraining(TrainingSettings):
     critic: float = 0.0
     critic_features: float = 0.06
     inside_share: float = 1.0
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,6 +83,8 @@ class DiffusionTraining(TrainingSettings):
             raise InputError(f"crop is {self.crop}; expected a multiple of 8 from 16 to {WINDOW_SIZE}")
         if self.critic and self.frames < 2:
             raise InputError(f"frames is {self.frames}; expected 2 or more with a critic, which judges their change")
+        if self.critic and self.teacher:
+            raise InputError(f"teacher is {self.teacher!r} and critic {self.critic}; expected one of the two")
 
 
 def compact_preset() -> tuple[DiffusionTraining, UNetConfig]:
@@ -132,12 +137,21 @@ def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor)
     return known
 
 
-def _predict_from_any(model: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> torch.Tensor:
-    """x̂_0 from the batch's times; with ``own_state`` the states with t < 1 hold the network's own prediction."""
-    start = _start(model, batch)
-    known = _first_step(model, batch, start) if own_state else batch["clean"]
-    state = bridge_state(known, start, batch["time"][:, None, None, None])
-    return _predict(model, batch, state, batch["time"])
+def _state(knowing: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> torch.Tensor:
+    """x_t at the batch's times; with ``own_state`` those with t < 1 hold what a network itself made of the start."""
+    start = _start(knowing, batch)
+    known = _first_step(knowing, batch, start) if own_state else batch["clean"]
+    return bridge_state(known, start, batch["time"][:, None, None, None])
+
+
+@torch.no_grad()
+def _as_taught(teacher: IdentityDiffusionUNet, batch: Batch, state: torch.Tensor) -> Batch:
+    """The same batch with the teacher's frames in the place of the true ones."""
+    device = state.device.type
+    with torch.autocast(
+        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
+    ):
+        return batch | {"clean": _predict(teacher, batch, state, batch["time"])}
 
 
 @torch.no_grad()
@@ -194,8 +208,13 @@ class DiffusionTask(Task[JudgedUNet]):
         self._training = training
         self._clips: list[PreparedClip] = []
         self._validation: list[Batch] = []
+        self._teacher: IdentityDiffusionUNet | None = None
 
     def open(self, device: torch.device) -> None:
+        if self._training.teacher:
+            folder = part_folder(self._training.teacher, self.part)
+            teacher = load_part(folder, IdentityDiffusionUNet, UNetConfig).eval().requires_grad_(False)
+            self._teacher = teacher.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         prepared = PreparedClips.open(self._prepared)
         self._clips = prepared.split("train", self._training.most_per_speaker)
         clips = prepared.split("val", _VALIDATION_CLIPS_PER_SPEAKER)
@@ -205,6 +224,10 @@ class DiffusionTask(Task[JudgedUNet]):
             self.assemble({name: value.to(device) for name, value in draws[step].items()})
             for step in range(_VALIDATION_BATCHES)
         ]
+        if self._teacher is not None:
+            self._validation = [
+                _as_taught(self._teacher, batch, _start(self._teacher, batch)) for batch in self._validation
+            ]
 
     def draws(self, share: int, shares: int) -> Dataset[Draw]:
         return FaceDraws(self._clips, self._training, rank=share, world=shares)
@@ -217,7 +240,10 @@ class DiffusionTask(Task[JudgedUNet]):
 
     def loss(self, batch: Batch, step: int) -> torch.Tensor:
         own_state = step % self._training.true_state_every > 0
-        predicted = _predict_from_any(self.model.unet, batch, own_state)
+        state = _state(self._teacher or self.model.unet, batch, own_state)
+        if self._teacher is not None:
+            batch = _as_taught(self._teacher, batch, state)
+        predicted = _predict(self.model.unet, batch, state, batch["time"])
         loss = reconstruction_loss(predicted, batch, self._training.inside_share)
         if self.model.critic is None:
             return loss
