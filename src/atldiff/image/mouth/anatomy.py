@@ -2,8 +2,8 @@
 
 Sizes are means of grown-up teeth (width and height of the crowns, after Wheeler's Dental Anatomy); the arch is a
 circle, seen from the front and turned with the head. The biting edges of the upper teeth that 37 talkers show are
-3.1 mm higher 20 mm beside the middle (median; quartiles 1.2 and 4.3), of the lower teeth of 31 talkers 4.2 mm (1.8,
-5.2), some of which is the lip that hides them. Nothing here is anybody's picture.
+3.1 mm higher 20 mm beside the middle (median; quartiles 1.2 and 4.3), which is most of a smile; two thirds of that
+are drawn. Nothing here is anybody's picture.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,7 @@ class Row:
         widths, heights: of the crowns.
         setback: how far each biting edge stands back from the line of the front teeth.
         radius: of the arch.
-        curve: how far the biting edges stand back besides, 20 mm along the arch beside the middle: those of both rows
-            rise towards the corners of the mouth.
+        curve: how far the biting edges stand back besides, 20 mm along the arch beside the middle.
     """
 
     widths: tuple[float, ...]

@@ -44,11 +44,11 @@ is a shadow, or the lip."""
 _EDGE_MM, _SOFT_END_MM = 0.3, 0.4
 """How far from their ends teeth are read, and over what these ends are soft."""
 
-_BESIDE_OWN = 0.4
+_BESIDE_OWN = 0.75
 """How far teeth that are drawn beside the portrait's own are in the same light as these."""
 
-_SHADOW_WARMTH = 0.7
-"""How far shadows on teeth take the colour of the gums."""
+_SHADOW_WARMTH, _SHADOW_WARMTH_BESIDE_OWN = 0.7, 0.15
+"""How far shadows on teeth take the colour of the gums, and on those that are drawn beside the portrait's own."""
 
 _DARK_LEVEL = 0.36
 """The hollow's level over that of the gums, where the portrait does not show it."""
@@ -97,11 +97,12 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
     if own.tooth_3 is not None:
         light = replace(light, tooth_3=(_FRONT * own.tooth_3).clamp(0, 1))
     blur = max(light.blur / pixels_per_mm * density - 0.3, 0.3)
+    warm = _SHADOW_WARMTH if own.tooth_3 is None else _SHADOW_WARMTH_BESIDE_OWN
     rows = []
     for row, seen, edge, sign in zip(
         (UPPER, LOWER), (own.upper, own.lower), _edges_mm(own, reader), (-1, 1), strict=True
     ):
-        drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur)
+        drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur, warm)
         rows.append(drawn * (1 - place.inside) if seen is None else _joined(drawn, seen, reader, place, sign))
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
     dark = _DARK_LEVEL * light.gum_3 * tint.pow(0.5) if own.dark_3 is None else own.dark_3
@@ -137,7 +138,14 @@ def sample_atlas(picture_Chw: torch.Tensor, places_Fhw2: torch.Tensor) -> torch.
 
 
 def _drawn(
-    row: Row, mm_hw2: torch.Tensor, edge_mm: float, sign: int, turn: float, light: MouthLight, blur: float
+    row: Row,
+    mm_hw2: torch.Tensor,
+    edge_mm: float,
+    sign: int,
+    turn: float,
+    light: MouthLight,
+    blur: float,
+    warm: float,
 ) -> torch.Tensor:
     """A row of teeth in the portrait's light and sharpness, (5, h, w)."""
     across, height = mm_hw2.unbind(dim=2)
@@ -146,7 +154,7 @@ def _drawn(
     right, left = light.sides
     side = right + (left - right) * (across / 40 + 0.5).clamp(0, 1)
     tint = (light.gum_3 / luma(light.gum_3).clamp_min(1e-3))[:, None, None]
-    warmth = torch.lerp(torch.ones_like(tint), tint, (_SHADOW_WARMTH * (1 - lightness)).clamp(0, 1))
+    warmth = torch.lerp(torch.ones_like(tint), tint, (warm * (1 - lightness)).clamp(0, 1))
     tooth = light.tooth_3[:, None, None] * (lightness * side) * warmth
     gums = light.gum_3[:, None, None] * (0.85 * side)
     colour = torch.lerp(tooth, gums, gum).clamp(0, 1) * cover

@@ -40,6 +40,9 @@ _CORNER_LIGHT = 0.55
 _ROLLED_MM, _ROLLED = 1.3, 0.6
 """How far the lower lip's inner side is seen over its edge, and how much of it."""
 
+_CONTACT_SHADE = ((0.4, 0.8), (0.2, 0.6))
+"""What the upper and the lower lip take of the light at their edge, as a share, and over how many millimetres."""
+
 _TONGUE_HALF_WIDTH_MM = 17.0
 
 LOWER_SHARE_OF_DROP = 0.97
@@ -82,6 +85,8 @@ class DrawnInside:
             lit = torch.lerp(share * light, torch.ones_like(light), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         rolled = _ROLLED * (1 - smoothstep(from_bottom / _ROLLED_MM)) * smoothstep(gap / 3)
+        for beyond, (share, reach) in zip((from_top, from_bottom), _CONTACT_SHADE, strict=True):
+            colour = colour * (1 - share * torch.exp(-(beyond.clamp_min(0) / reach).square()))[:, None]
         return torch.lerp(colour, self._gum * (0.5 + 0.22 * corners)[:, None], rolled[:, None])
 
     def _teeth_light(self, from_top: torch.Tensor, gap: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
