@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from atldiff.data.prepared import PreparedClips
-from atldiff.errors import ModelError
+from atldiff.errors import InputError, ModelError
 from atldiff.image.animator import FaceAnimator
 from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig
-from atldiff.storage.parts import WEIGHTS_NAME, load_config, load_weights
+from atldiff.storage.parts import WEIGHTS_NAME, load_config, load_weights, save_part
 from atldiff.training.engine.checkpoint import Checkpoints
 from atldiff.training.engine.launch import Launch
 from atldiff.training.image.critic import critic_losses
@@ -121,6 +121,28 @@ def test_a_run_begins_with_given_weights(prepared: Path, tmp_path: Path) -> None
     other = dataclasses.replace(TINY_UNET, channels=(8, 8, 8))
     with pytest.raises(ModelError, match="shape"):
         train_diffusion(prepared, tmp_path / "other", settings, other, CPU)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_teacher_says_what_is_to_be_learned(step: int, prepared: Path, tmp_path: Path) -> None:
+    taught = IdentityDiffusionUNet(TINY_UNET)
+    with torch.no_grad():
+        taught.conv_out.weight.normal_(0, 0.1)
+    save_part(tmp_path / "teacher", taught, TINY_UNET)
+    task = DiffusionTask(prepared, dataclasses.replace(TINY_DIFFUSION, teacher=str(tmp_path / "teacher")), TINY_UNET)
+    task.open(torch.device("cpu"))
+    batch = task.assemble(task.draws(0, 1)[0])
+    before = task.loss(batch, step), task.validate(task.model).score
+    before[0].backward()
+    assert task.model.unet.conv_out.weight.grad is not None
+    load_weights(tmp_path / "teacher", task.model.unet)
+    after = task.loss(batch, step), task.validate(task.model).score
+    assert after[0] < 1e-3 * before[0] and after[1] > before[1] + 20
+
+
+def test_a_teacher_and_a_critic_are_not_both_obeyed() -> None:
+    with pytest.raises(InputError, match=r"teacher is 'compact' and critic 0\.1; expected one of the two"):
+        DiffusionTraining(teacher="compact", critic=0.1)
 
 
 @pytest.mark.parametrize("config", [{"warp": False}, {"maps": False}, {"warp": False, "maps": False}])

@@ -225,9 +225,8 @@ class DiffusionTask(Task[JudgedUNet]):
             for step in range(_VALIDATION_BATCHES)
         ]
         if self._teacher is not None:
-            self._validation = [
-                _as_taught(self._teacher, batch, _start(self._teacher, batch)) for batch in self._validation
-            ]
+            taught = [_as_taught(self._teacher, batch, _start(self._teacher, batch)) for batch in self._validation]
+            self._validation = [batch | {"clean": batch["clean"].clamp(0, 1)} for batch in taught]
 
     def draws(self, share: int, shares: int) -> Dataset[Draw]:
         return FaceDraws(self._clips, self._training, rank=share, world=shares)
