@@ -103,7 +103,8 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
         (UPPER, LOWER), (own.upper, own.lower), _edges_mm(own, reader), (-1, 1), strict=True
     ):
         drawn = _drawn(row, places, edge, sign, geometry.turn, light, blur, warm)
-        rows.append(drawn * (1 - place.inside) if seen is None else _joined(drawn, seen, reader, place, sign))
+        hidden = drawn * (1 - place.inside * float(own.anything))
+        rows.append(hidden if seen is None else _joined(drawn, seen, reader, place, sign))
     tint = light.gum_3 / luma(light.gum_3).clamp_min(1e-3)
     dark = _DARK_LEVEL * light.gum_3 * tint.pow(0.5) if own.dark_3 is None else own.dark_3
     device = image_3HW.device
@@ -112,7 +113,7 @@ def make_atlas(image_3HW: torch.Tensor, crop: FaceCrop, geometry: MouthGeometry)
 
 def _edges_mm(own: OwnTeeth, reader: PortraitReader) -> tuple[float, float]:
     """Biting edges of the upper and the lower row below the middle of the seam."""
-    if not reader.parted:
+    if not own.anything:
         return _UPPER_BELOW_SEAM_MM, _LOWER_BELOW_SEAM_MM
     top, bottom = reader.edge_mm(0), reader.edge_mm(1)
     upper = top - 0.3 if own.upper is None else top + own.upper.usual_end * (bottom - top)

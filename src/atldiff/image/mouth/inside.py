@@ -5,6 +5,8 @@ the mouth, in 8 places from corner to corner and 6 from lip to lip, for gaps of 
 (``benchmarks/mouth_light.py``). Lengths in millimetres.
 """
 
+import math
+
 import torch
 
 from atldiff.image.mouth.atlas import MouthAtlas, sample_atlas
@@ -55,12 +57,17 @@ class DrawnInside:
     Args:
         atlas: its teeth, and the colours of the rest.
         pixels_per_mm: crop pixels to a millimetre.
+        blur_mm: standard deviation of the portrait's blur.
     """
 
-    def __init__(self, atlas: MouthAtlas, pixels_per_mm: float) -> None:
+    def __init__(self, atlas: MouthAtlas, pixels_per_mm: float, blur_mm: float) -> None:
         self._atlas, self._mm = atlas, pixels_per_mm
         device = atlas.dark_3.device
         self._gum = atlas.light.gum_3.to(device)[:, None, None]
+        self._contact = [
+            (share * reach / math.hypot(reach, 1.4 * blur_mm), math.hypot(reach, 1.4 * blur_mm))
+            for share, reach in _CONTACT_SHADE
+        ]
         self._warmth = self._gum / luma(self._gum).clamp_min(1e-3) - 1
 
     def paint(self, places_Fhw2: torch.Tensor, place: MouthPlace, shapes: MouthShapes) -> torch.Tensor:
@@ -85,7 +92,7 @@ class DrawnInside:
             lit = torch.lerp(share * light, torch.ones_like(light), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         rolled = _ROLLED * (1 - smoothstep(from_bottom / _ROLLED_MM)) * smoothstep(gap / 3)
-        for beyond, (share, reach) in zip((from_top, from_bottom), _CONTACT_SHADE, strict=True):
+        for beyond, (share, reach) in zip((from_top, from_bottom), self._contact, strict=True):
             colour = colour * (1 - share * torch.exp(-(beyond.clamp_min(0) / reach).square()))[:, None]
         return torch.lerp(colour, self._gum * (0.5 + 0.22 * corners)[:, None], rolled[:, None])
 

@@ -36,6 +36,13 @@ _SKIN_CHROMA = 0.33
 """How far the colour of teeth goes from grey to that of the skin, and how far skin in white light is from grey: what
 is beyond that is the light's colour, which teeth take up whole."""
 
+_MOUTH_MARGIN = 0.15
+"""How far around the mouth its blur is read, as a share of its width and height."""
+
+_USUAL_BLUR, _LEAST_SLOPE = 0.5, 0.01
+"""Standard deviation in pixels where it cannot be read: the picture is too small, or its steepest slopes, in levels a
+pixel, are nothing."""
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -127,12 +134,21 @@ def _read(image_3HW: torch.Tensor, places_N2: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(image_3HW: torch.Tensor, landmarks_K2: torch.Tensor) -> float:
+    """The greater of the face's and of the mouth's: a lens or a codec may leave the eyes alone sharp."""
+    return max(_blur_within(image_3HW, landmarks_K2, 0), _blur_within(image_3HW, landmarks_K2[48:], _MOUTH_MARGIN))
+
+
+def _blur_within(image_3HW: torch.Tensor, points_K2: torch.Tensor, margin: float) -> float:
     """By how much a further blur of one pixel lowers the steepest slopes tells how steep they were."""
-    low, high = landmarks_K2.amin(dim=0).long().tolist(), landmarks_K2.amax(dim=0).long().tolist()
-    face = luma(image_3HW)[max(low[1], 0) : high[1] + 1, max(low[0], 0) : high[0] + 1]
+    low, high = points_K2.amin(dim=0), points_K2.amax(dim=0)
+    spare = margin * (high - low)
+    (left, top), (right, bottom) = ((low - spare).long().tolist(), (high + spare).long().tolist())
+    face = luma(image_3HW)[max(top, 0) : bottom + 1, max(left, 0) : right + 1]
     if min(face.shape) < 8:
-        return 0.5
+        return _USUAL_BLUR
     steep, softened = (_steepest(each) for each in (face, gaussian_blur(face[None], 1.0)[0]))
+    if steep < _LEAST_SLOPE:
+        return _USUAL_BLUR
     ratio = max(steep / max(softened, 1e-6), 1.02)
     return float(min(max((ratio * ratio - 1) ** -0.5, 0.4), 4.0))
 

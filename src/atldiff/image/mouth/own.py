@@ -81,12 +81,17 @@ class OwnTeeth:
         upper, lower: its rows of teeth; None where none are seen.
         tooth_3: colour of a front tooth; None where none are seen.
         dark_3: colour of the dark between them; None where too little of it is seen.
+        anything: whether any of these is seen.
     """
 
     upper: SeenRow | None = None
     lower: SeenRow | None = None
     tooth_3: torch.Tensor | None = None
     dark_3: torch.Tensor | None = None
+
+    @property
+    def anything(self) -> bool:
+        return self.upper is not None or self.lower is not None or self.dark_3 is not None
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class PortraitReader:
         if high < _DIMMEST_TEETH * expected:
             return OwnTeeth(dark_3=dark)
         tooth = colours[:, level > low + _BRIGHT * (high - low)].median(dim=1).values
+        if not bool(_like_teeth(tooth[:, None, None], light.tooth_3, light.gum_3)):
+            return OwnTeeth(dark_3=dark)
         like_tooth = _like_teeth(colours, tooth, light.gum_3)
         is_tooth = (like_tooth & (level > _LEAST_LEVEL * luma(tooth))).numpy()
         is_lip = (~like_tooth & ~is_dark).numpy()

@@ -26,8 +26,8 @@ _SEALED_SHARE = (0.25, 0.8)
 """Opening over that of a portrait with parted lips from which down its lips are those that touch, and from which up
 those that it shows."""
 
-_EDGE_MM = 0.25
-"""Half width of the edge of a lip."""
+_EDGE_MM, _BLURRED_EDGE = 0.25, 1.4
+"""Half width of the edge of a lip, and of a blurred one for a standard deviation of the blur."""
 
 
 class MouthPainter:
@@ -65,7 +65,8 @@ class MouthPainter:
         self._turned = torch.from_numpy(np.abs(crop.matrix[:, :2])).float()
         self._pixel_mm = 1 / (crop.scale * self._mm)
         self._half = torch.tensor(WINDOW_HALF_MM) * self._mm
-        self._inside = DrawnInside(self._atlas, self._mm)
+        self._blur_mm = self._pixel_mm * self._atlas.light.blur
+        self._inside = DrawnInside(self._atlas, self._mm, self._blur_mm)
 
     def paint(
         self,
@@ -109,7 +110,7 @@ class MouthPainter:
         reach = (shapes.across_F2.abs() / 2 + normal.abs() * curve[:, None]).amax(dim=0).cpu()
         window = self._window(frames_F3HW, origin_F2, centre, reach + 2 * self._mm)
         place = MouthPlace.of(window.places_Fhw2, shapes)
-        soft = max(_EDGE_MM, 0.6 * self._pixel_mm, 0.5 * self._pixel_mm * self._atlas.light.blur)
+        soft = max(_EDGE_MM, 0.6 * self._pixel_mm, _BLURRED_EDGE * self._blur_mm)
         cover = place.cover(self._mm, soft)
         inside = self._inside.paint(window.places_Fhw2, place, shapes)
         window.write(frames_F3HW, inside, cover)
