@@ -42,6 +42,9 @@ _CORNER_LIGHT = 0.55
 _ROLLED_MM, _ROLLED = 1.3, 0.6
 """How far the lower lip's inner side is seen over its edge, and how much of it."""
 
+_CHEEK, _CHEEK_LEVEL = 0.6, 0.78
+"""How much of the corners is the cheeks' inner side, and its level over that of gums in the open."""
+
 _CONTACT_SHADE = ((0.4, 0.8), (0.2, 0.6))
 """What the upper and the lower lip take of the light at their edge, as a share, and over how many millimetres."""
 
@@ -92,6 +95,8 @@ class DrawnInside:
             lit = torch.lerp(share * light, torch.ones_like(light), teeth[:, 4:5])
             colour = colour * (1 - teeth[:, 3:4]) + teeth[:, :3] * lit
         rolled = _ROLLED * (1 - smoothstep(from_bottom / _ROLLED_MM)) * smoothstep(gap / 3)
+        cheek = _CHEEK * (1 - corners)[:, None]
+        colour = torch.lerp(colour, _CHEEK_LEVEL * self._gum, cheek)
         for beyond, (share, reach) in zip((from_top, from_bottom), self._contact, strict=True):
             colour = colour * (1 - share * torch.exp(-(beyond.clamp_min(0) / reach).square()))[:, None]
         return torch.lerp(colour, self._gum * (0.5 + 0.22 * corners)[:, None], rolled[:, None])
