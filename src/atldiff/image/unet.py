@@ -42,7 +42,7 @@ class UNetConfig:
         inside: how much of what it adds counts between the lips, 0 to 1; the rest is the mouth layer's.
     """
 
-    channels: tuple[int, int, int] = (48, 96, 192)
+    channels: tuple[int, int, int] = (32, 64, 128)
     time_features: int = 128
     attention_heads: int = 4
     noise_scale: float = 0.25
