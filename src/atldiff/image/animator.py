@@ -103,8 +103,8 @@ class FaceAnimator:
             return
         clip = _Clip(self._network, self._steps)
         given = ((self._conditions(landmarks), last) for landmarks, last in pieces)
-        made = (lambda work, items: map(work, items)) if self._device.type != "cpu" else pipelined
-        yield from made(lambda piece: self._finished(clip, *piece), given)
+        each = pipelined if self._device.type == "cpu" else map
+        yield from each(lambda piece: self._finished(clip, *piece), given)
 
     def begin_live(self) -> None:
         """The frames that :meth:`go_on` makes next follow none."""

@@ -1,7 +1,5 @@
 """Time in the image network: a frame is mixed with its neighbours, in whole clips or in frames as they come."""
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -64,18 +62,6 @@ class TemporalMix(nn.Module):
     def weight_over_time(self) -> torch.Tensor:
         """(C, C, 3, 1) the weight of the same mix of (1, C, F, pixels)."""
         return self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
-
-
-class Frames(Protocol):
-    """How a network's frames follow each other."""
-
-    def mixed(self, mix: TemporalMix, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """The frames that can be mixed, mixed."""
-        ...
-
-    def waited(self, x_N: torch.Tensor, mixes: int) -> torch.Tensor:
-        """Of what was there so many mixes ago, that of the frames which have come through them."""
-        ...
 
 
 class WholeClips:

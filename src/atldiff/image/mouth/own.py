@@ -10,12 +10,11 @@ from atldiff.face.crop import FaceCrop
 from atldiff.image.mouth.geometry import LOWER_NODES, UPPER_NODES, MouthGeometry, edge_coefficients, edge_height
 from atldiff.image.mouth.light import MouthLight, luma
 
-_LIP_MARGIN_MM = 0.4
-"""How far from the lips' edges is read at least: lips are not teeth."""
-
 _COLUMNS, _ROWS = 120, 48
 _ALONG = (0.04, 0.96)
 """Columns and rows that are looked at, and from where to where along the mouth."""
+
+_MIDDLE_HALF = slice(_COLUMNS // 4, -_COLUMNS // 4)
 
 _BRIGHT, _DARK = 0.6, 0.3
 """Level over that of the brightest between the lips from which on a place can be a tooth that tells the colour of
@@ -234,7 +233,7 @@ def _row(
     begin, end = begin / _ROWS, end / _ROWS
     found = (end - begin) * gap_mm >= np.minimum(_LEAST_SEEN_MM, 0.6 * gap_mm)
     shown = found | (is_lip.mean(axis=0) < _LIP_SHARE)
-    if found[_COLUMNS // 4 : -_COLUMNS // 4].mean() < _LEAST_COLUMNS:
+    if found[_MIDDLE_HALF].mean() < _LEAST_COLUMNS:
         return None
     columns = np.linspace(-1, 1, _COLUMNS)
     begin = _smoothed(np.interp(columns, columns[found], begin[found]))
@@ -242,7 +241,7 @@ def _row(
     at_curve = ((np.polyval(curve, columns) - lip_mm) / gap_mm).clip(0, 1)
     near = np.where(found, (end - at_curve).clip(-_UNEVEN_MM / gap_mm, _UNEVEN_MM / gap_mm), 0)
     end = (at_curve + _smoothed(near)).clip(0, 1)
-    usual = [float(np.median(each[_COLUMNS // 4 : -_COLUMNS // 4])) for each in (end, end * gap_mm)]
+    usual = [float(np.median(each[_MIDDLE_HALF])) for each in (end, end * gap_mm)]
     return SeenRow(begin, end, _smoothed(shown.astype(float)), *usual)
 
 

@@ -121,6 +121,13 @@ def _start(model: IdentityDiffusionUNet, batch: Batch) -> torch.Tensor:
     return guide_noise(batch["warped"], batch["mask"], batch["noise"], model.config.noise_scale)
 
 
+def _autocast_apart(device: str) -> torch.autocast:
+    """The autocast there is, for passes without a gradient: the weights that they cast must not be found again by the
+    pass that learns."""
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
 @torch.no_grad()
 def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor) -> torch.Tensor:
     """What sampling would know after its first step, for the clips with t < 1; the true frames for the others."""
@@ -129,10 +136,7 @@ def _first_step(model: IdentityDiffusionUNet, batch: Batch, start: torch.Tensor)
     if late.any():
         clips = late.view(len(batch["identity"]), -1)[:, 0]
         part = {name: value[clips if name == "identity" else late] for name, value in batch.items()}
-        device = start.device.type
-        dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        # Weights that are cast here have no gradient and must not be found again by the pass that learns.
-        with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False):
+        with _autocast_apart(start.device.type):
             known[late] = _predict(model, part, start[late], torch.ones_like(part["time"]))
     return known
 
@@ -147,10 +151,7 @@ def _state(knowing: IdentityDiffusionUNet, batch: Batch, own_state: bool) -> tor
 @torch.no_grad()
 def _as_taught(teacher: IdentityDiffusionUNet, batch: Batch, state: torch.Tensor) -> Batch:
     """The same batch with the teacher's frames in the place of the true ones."""
-    device = state.device.type
-    with torch.autocast(
-        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
-    ):
+    with _autocast_apart(state.device.type):
         return batch | {"clean": _predict(teacher, batch, state, batch["time"])}
 
 
