@@ -119,7 +119,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with small, random weights: fast, and its noise shows in the frames."""
     generator = torch.Generator().manual_seed(0)
     landmarks = LandmarkGenerator(LandmarkGeneratorConfig(channels=16, dilations=(1, 2)))
-    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16, 16)))
+    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16)))
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)

@@ -12,9 +12,9 @@ from torch import nn
 from atldiff.errors import InputError
 from atldiff.image.animator import PIECE_FRAMES, FaceAnimator, landmark_pieces
 from atldiff.image.precision import network_type
-from atldiff.image.quantised import QuantisedConv
+from atldiff.image.quantised import Levels, QuantisedConv
 from atldiff.image.sampler import BridgeSampler, bridge_state, bridge_times
-from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, SumConv
 from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig, blurred
 from test_warp import face_like_points
 
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 def awake_unet(residual_blur: float = 0.0, inside: float = 0.0) -> IdentityDiffusionUNet:
     """A small random network whose zero-initialised layers are not zero, so that every input matters."""
     torch.manual_seed(0)
-    sizes = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
+    sizes = UNetConfig(channels=(8, 16), time_features=16, attention_heads=2)
     unet = IdentityDiffusionUNet(dataclasses.replace(sizes, residual_blur=residual_blur, inside=inside))
     with torch.no_grad():
         for parameter in unet.parameters():
@@ -68,7 +68,7 @@ def unet_inputs(frames: int, height: int = 32, width: int = 32) -> dict[str, tor
 
 
 def test_untrained_network_gives_the_warped_picture() -> None:
-    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2))
+    unet = IdentityDiffusionUNet(UNetConfig(channels=(8, 16), time_features=16, attention_heads=2))
     inputs = unet_inputs(2)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
     assert torch.equal(unet(**inputs, identity_tokens_BLC=tokens), inputs["warped_N3HW"])
@@ -166,7 +166,7 @@ def test_landmarks_come_in_pieces_of_which_the_last_is_known() -> None:
     landmarks = swaying(23)
     for blocks in ([landmarks], [landmarks[:3], landmarks[3:4], landmarks[4:4], landmarks[4:]]):
         pieces = list(landmark_pieces(blocks, 8))
-        assert [(len(piece), last) for piece, last in pieces] == [(8, False), (8, False), (7, True)]
+        assert [(len(piece), last) for piece, last in pieces] == [(4, False), (8, False), (8, False), (3, True)]
         assert np.array_equal(np.concatenate([piece for piece, _ in pieces]), landmarks)
     assert list(landmark_pieces([landmarks[:0]], 8)) == []
 
@@ -193,12 +193,10 @@ def test_a_frame_depends_on_as_many_neighbours_as_there_are_temporal_mixes() -> 
     assert torch.nonzero(changed).flatten().tolist() == list(range(6 - TEMPORAL_MIXES, 7 + TEMPORAL_MIXES))
 
 
-@pytest.mark.parametrize("pieces", [1, 5, 100])
-def test_pieces_make_no_difference_nor_does_training(pieces: int) -> None:
+def test_training_makes_no_difference_nor_does_a_time_for_each_frame() -> None:
     unet, inputs = awake_unet(), unet_inputs(7)
     tokens = unet.encode_identity(torch.rand(1, 3, 128, 128))
     learning = unet(**inputs, identity_tokens_BLC=tokens)
-    unet.piece_frames = pieces
     with torch.no_grad():
         running = unet(**inputs, identity_tokens_BLC=tokens)
     inputs["time_N"] = inputs["time_N"].expand(7)
@@ -251,10 +249,33 @@ def test_a_quantised_convolution_is_near_the_exact_one() -> None:
     for conv in (nn.Conv2d(24, 32, 3, padding=1), nn.Conv2d(24, 32, 2, stride=2), nn.Conv2d(24, 16, 1)):
         with torch.no_grad():
             exact = conv(x)
-            least, largest = float(x.min()), float(x.max())
-            near, cut = (QuantisedConv(conv, reach * least, reach * largest)(x) for reach in (1.0, 0.3))
+            whole, narrow = (Levels.between(reach * float(x.min()), reach * float(x.max())) for reach in (1.0, 0.3))
+            near, cut = (QuantisedConv(conv, levels)(levels.of(x)) for levels in (whole, narrow))
         assert (near - exact).square().mean() < 1e-3 * exact.square().mean()
         assert (cut - exact).square().mean() > 1e-2 * exact.square().mean()
+
+
+@pytest.mark.skipif(not has_vnni, reason="needs a CPU with AVX-512 VNNI")
+@pytest.mark.parametrize("rectified", [False, True])
+@torch.no_grad()
+def test_a_quantised_sum_is_near_the_exact_one(rectified: bool) -> None:
+    torch.manual_seed(0)
+    layer, bias = SumConv(24, 16, 3, padding=1, rectified=rectified), torch.randn(1, 16)
+    x, plus = (torch.randn(2, c, 12, 10).contiguous(memory_format=torch.channels_last) for c in (24, 16))
+    exact = layer(x, plus, bias)
+    taken, made = (Levels.between(float(each.min()), float(each.max())) for each in (x, torch.cat([exact, plus])))
+    levels = made.of(plus)
+    near = made.numbers(QuantisedConv(layer, taken, made)(taken.of(x), levels, bias))
+    assert (near - exact).square().mean() < 1e-3 * exact.square().mean()
+    assert torch.equal(levels, made.of(plus))
+    assert (near.min() < -made.scale) != rectified
+
+
+def test_levels_span_the_values_and_some_room() -> None:
+    levels, x = Levels.between(-1.0, 3.0), torch.linspace(-1, 3, 1000)
+    assert (levels.numbers(levels.of(x)) - x).abs().max() <= 0.51 * levels.scale
+    assert levels.of(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0, levels.zero, 255]
+    assert Levels.between(0.0, 2.0).zero == 0
 
 
 def test_the_precision_is_chosen_for_the_device() -> None:

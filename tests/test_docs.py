@@ -34,7 +34,7 @@ SMOKE = {
     "train landmarks prepared": "train landmarks prepared --accelerator cpu --set steps=2 clips=2 frames=12 warmup=1 "
     "report_every=2 model.channels=16 model.dilations=1,2",
     "train diffusion prepared": "train diffusion prepared --accelerator cpu --set steps=2 clips=2 frames=2 crop=16 "
-    "warmup=1 report_every=2 model.channels=8,16,16",
+    "warmup=1 report_every=2 model.channels=8,16",
     "--max-time 2h": "--max-time 0.01s",
     "--max-time 25m": "--max-time 0.01s",
     "--devices 2": "--devices 1",

@@ -28,7 +28,7 @@ from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
-TINY_UNET = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
+TINY_UNET = UNetConfig(channels=(8, 16), time_features=16, attention_heads=2)
 TINY_DIFFUSION = DiffusionTraining(steps=6, clips=2, frames=3, crop=16, warmup=1, report_every=2)
 EVERY_STEP = Launch("cpu", max_seconds=1e-9)
 CPU = Launch("cpu", quiet=True)
@@ -118,7 +118,7 @@ def test_a_run_begins_with_given_weights(prepared: Path, tmp_path: Path) -> None
     again = train_diffusion(prepared, tmp_path / "again", settings, TINY_UNET, CPU)
     before, after = load_file(first / WEIGHTS_NAME), load_file(again / WEIGHTS_NAME)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    other = dataclasses.replace(TINY_UNET, channels=(8, 8, 8))
+    other = dataclasses.replace(TINY_UNET, channels=(8, 8))
     with pytest.raises(ModelError, match="shape"):
         train_diffusion(prepared, tmp_path / "other", settings, other, CPU)
 

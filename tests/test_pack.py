@@ -27,8 +27,8 @@ from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
-TINY = ["steps=3", "clips=2", "frames=2", "crop=16", "warmup=1", "report_every=2", "model.channels=8,16,16"]
-TINY_UNET = UNetConfig(channels=(8, 16, 16))
+TINY = ["steps=3", "clips=2", "frames=2", "crop=16", "warmup=1", "report_every=2", "model.channels=8,16"]
+TINY_UNET = UNetConfig(channels=(8, 16))
 FOUND_ELSEWHERE = (
     "torch",
     "torchgen",

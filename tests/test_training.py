@@ -49,7 +49,7 @@ from prepared_files import judged_by_little, write_prepared
 
 torch.set_num_threads(1)
 
-TINY_UNET = UNetConfig(channels=(8, 16, 16), time_features=16, attention_heads=2)
+TINY_UNET = UNetConfig(channels=(8, 16), time_features=16, attention_heads=2)
 TINY_GENERATOR = LandmarkGeneratorConfig(channels=24, dilations=(1, 2), dropout=0.1)
 TINY_DIFFUSION = DiffusionTraining(steps=6, clips=2, frames=3, crop=16, warmup=1, report_every=2)
 TINY_LANDMARKS = LandmarkTraining(steps=60, clips=4, frames=16, warmup=1, report_every=20)
@@ -550,7 +550,7 @@ from atldiff.training.sound.landmarks import LandmarkTraining, train_landmarks
 torch.set_num_threads(1)
 diffusion._VALIDATION_BATCHES = 1
 data, run = map(Path, sys.argv[1:])
-landmarks, network = LandmarkGeneratorConfig(channels=16), UNetConfig(channels=(8, 16, 16))
+landmarks, network = LandmarkGeneratorConfig(channels=16), UNetConfig(channels=(8, 16))
 train_landmarks(data, run / "landmarks", LandmarkTraining(steps=2, clips=2, frames=8), landmarks)
 train_diffusion(data, run / "diffusion", DiffusionTraining(steps=2, clips=1, frames=2, crop=16), network)
 """

@@ -53,7 +53,7 @@ FRAMES = 18
 SMALL_LANDMARKS = ["steps=3", "clips=2", "frames=12", "warmup=1", "report_every=3"]
 SMALL_LANDMARKS += ["model.channels=16", "model.dilations=1,2"]
 SMALL_DIFFUSION = ["steps=2", "clips=2", "frames=2", "crop=16", "warmup=1", "report_every=2"]
-SMALL_DIFFUSION += ["model.channels=8,16,16"]
+SMALL_DIFFUSION += ["model.channels=8,16"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, in overlapping clips."""
+"""Landmarks → frames of one face: warp, Landmarks-Guide Noise, U-Net, piece by piece."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -97,14 +97,13 @@ class FaceAnimator:
 
     def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[FaceFrames]:
         """Blocks of landmarks (n, 68, 2) → blocks of frames, the same number in all, whatever the blocks' sizes."""
-        pieces = landmark_pieces(blocks, max(PIECE_FRAMES, TEMPORAL_MIXES * self._steps + 1))
+        pieces = landmark_pieces(blocks, max(PIECE_FRAMES, 2 * TEMPORAL_MIXES * self._steps + 1))
         if self._steps == 0:
             yield from (self.animate(landmarks) for landmarks, _ in pieces)
             return
         clip = _Clip(self._network, self._steps)
-        given = ((self._conditions(landmarks), last) for landmarks, last in pieces)
         each = pipelined if self._device.type == "cpu" else map
-        yield from each(lambda piece: self._finished(clip, *piece), given)
+        yield from each(lambda piece: self._finished(clip, self._conditions(piece[0]), piece[1]), pieces)
 
     def begin_live(self) -> None:
         """The frames that :meth:`go_on` makes next follow none."""
@@ -210,13 +209,13 @@ class _Clip:
 
 def landmark_pieces(blocks: Iterable[np.ndarray], count: int) -> Iterator[tuple[np.ndarray, bool]]:
     """Blocks of landmarks (n, 68, 2), of any sizes → pieces of ``count``; whether one is the last, which has up to so
-    many."""
-    held = np.zeros((0, 68, 2), dtype=np.float32)
+    many. The first has half of them, so that there is something to show early."""
+    held, wanted = np.zeros((0, 68, 2), dtype=np.float32), (count + 1) // 2
     for block in blocks:
         held = np.concatenate([held, block])
-        while len(held) > count:
-            yield held[:count], False
-            held = held[count:]
+        while len(held) > wanted:
+            yield held[:wanted], False
+            held, wanted = held[wanted:], count
     if len(held):
         yield held, True
 

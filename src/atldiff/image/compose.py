@@ -4,7 +4,6 @@ The portrait's own pixels are moved by the flow, so what the network did not cha
 portrait; the network's residual is added on top. Flow and residual fade to zero at the crop's border: no seam.
 """
 
-import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,7 +22,7 @@ from atldiff.image.pipelined import one_thread
 _EDGE_FADE = 0.06
 """Share of the crop's half side over which the residual fades in from the border."""
 
-_PIECE_VALUES = 1 << 19
+_PIECE_VALUES = 1 << 20
 """Values of the crop's part of the portrait that are worked on at a time."""
 
 
@@ -70,15 +69,16 @@ class PortraitComposer:
         left, top, right, bottom = self._box
         count = max(1, _PIECE_VALUES // (3 * (right - left) * (bottom - top)))
         for first in range(0, len(faces), count):
-            with one_thread() if count > 1 else contextlib.nullcontext():
+            with one_thread():
                 made = self._pixels(faces[first : first + count])
-            for pixels in made:
+            for planes in made:
                 frame = self._portrait.copy()
-                frame[top:bottom, left:right] = pixels
+                for channel, plane in enumerate(planes):
+                    frame[top:bottom, left:right, channel] = plane
                 yield frame
 
     def _pixels(self, faces: FaceFrames) -> np.ndarray:
-        """What lies in the box, (F, h, w, 3) uint8."""
+        """What lies in the box, (F, 3, h, w) uint8."""
         turned = (faces.flow_F2GG.permute(0, 2, 3, 1) @ self._turn).permute(0, 3, 1, 2)
         places = _sample(turned, self._crop_places, padding="border").permute(0, 2, 3, 1) + self._base
         moved = _sample(self._lids.lowered(self._region, faces.lids_F), places, padding="border")
@@ -86,8 +86,8 @@ class PortraitComposer:
             assert self._mouth is not None
             self._mouth.paint(moved, faces.flow_F2GG, faces.shapes)
         self._add(moved, faces)
-        levels = moved.mul_(255).round_().clamp_(0, 255)
-        return levels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format).cpu().numpy()
+        levels = moved.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+        return levels.cpu().numpy()
 
     def _add(self, moved_F3hw: torch.Tensor, faces: FaceFrames) -> None:
         """Add the residual where it lies in the box, in place."""
@@ -98,7 +98,7 @@ class PortraitComposer:
         inside = (self._crop_places[rows, columns] + 1) * (CROP_SIZE / 2 * faces.per_pixel)
         extent = torch.tensor([width, height], device=inside.device) / 2
         places = (inside - faces.corner_F2[:, None, None]) / extent - 1
-        added = _sample(faces.residual_F3hw, places, padding="zeros", mode="bicubic")
+        added = _sample(faces.residual_F3hw, places, padding="zeros")
         moved_F3hw[:, :, rows, columns] += added.mul_(self._fade[rows, columns])
 
     def _part(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice]:
@@ -111,10 +111,10 @@ class PortraitComposer:
         return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
 
 
-def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str, mode: str = "bilinear") -> torch.Tensor:
+def _sample(image_FCHW: torch.Tensor, places_HW2: torch.Tensor, padding: str) -> torch.Tensor:
     """Read pictures at the same places, (H, W, 2), or each at its own, (F, H, W, 2)."""
     places = places_HW2.expand(len(image_FCHW), -1, -1, -1)
-    return F.grid_sample(image_FCHW, places, mode=mode, padding_mode=padding, align_corners=False)
+    return F.grid_sample(image_FCHW, places, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _covered_box(portrait: np.ndarray, crop: FaceCrop) -> tuple[int, int, int, int]:

@@ -17,7 +17,6 @@ from atldiff.image.unet import blurred
 from atldiff.image.warp import FLOW_GRID, thin_plate_flow, warp
 from atldiff.image.window import (
     WHOLE_WINDOW,
-    WINDOW_SCALE,
     WINDOW_SIDE,
     WINDOW_SIZE,
     border_fade,
@@ -130,12 +129,9 @@ class IdentityFace:
         self, shapes: MouthShapes | None, corner_F2: torch.Tensor, height: int, width: int
     ) -> torch.Tensor:
         """(F, 1, height, width) in [0, 1]."""
-        device = corner_F2.device
         if shapes is None:
-            return torch.zeros(len(corner_F2), 1, height, width, device=device)
-        x, y = (torch.arange(side, device=device) + 0.5 for side in (width, height))
-        pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) + corner_F2[:, None, None]
-        return self._painter.cover(shapes, pixels / WINDOW_SCALE)
+            return torch.zeros(len(corner_F2), 1, height, width, device=corner_F2.device)
+        return self._painter.cover(shapes, corner_F2, height, width)
 
     def _moved(
         self, points_FK2: torch.Tensor, corner_F2: torch.Tensor, height: int, width: int

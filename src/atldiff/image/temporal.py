@@ -1,4 +1,4 @@
-"""Time in the image network: a frame is mixed with its neighbours, in whole clips or in frames as they come."""
+"""The layers of the image network, and time in it: whole clips, or frames as they come."""
 
 import torch
 import torch.nn.functional as F
@@ -8,30 +8,44 @@ TEMPORAL_MIXES = 4
 """How many times a frame is mixed with its neighbours: a frame depends on so many frames before and behind it."""
 
 
-class PixelNorm(nn.Module):
-    """Layer normalisation (Ba, Kiros, Hinton 2016, eq. 4) over the channels of each pixel."""
+class SumConv(nn.Module):
+    """A convolution and what it is added to: the one kind of layer that the network is made of.
 
-    def __init__(self, channels: int) -> None:
+    Nothing lies between two of them but the joining, doubling and cutting off at 0 of numbers, so that all of these
+    may be 8-bit whole numbers (:mod:`atldiff.image.quantised`).
+
+    Args:
+        in_channels, channels, kernel, stride, padding: of the convolution.
+        rectified: whether what of the sum is below 0 is cut off.
+        silent: begin with weights of 0: a layer that adds nothing yet.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        rectified: bool = False,
+        silent: bool = False,
+    ) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding)
+        self.rectified = rectified
+        if silent:
+            nn.init.zeros_(self.conv.weight)
 
     def forward(
-        self, x_NCHW: torch.Tensor, gain_NC: torch.Tensor | None = None, shift_NC: torch.Tensor | None = None
+        self, x_NCHW: torch.Tensor, plus_NCHW: torch.Tensor | None = None, bias_NC: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalise, then ``gain · x + shift`` where they are given, with a row for all pictures or one for each."""
-        if gain_NC is None or shift_NC is None:
-            return self._normed(x_NCHW, self.scale, self.shift)
-        if len(gain_NC) == 1:
-            shift = torch.addcmul(shift_NC[0], gain_NC[0], self.shift)
-            return self._normed(x_NCHW, gain_NC[0] * self.scale, shift)
-        normed = self._normed(x_NCHW, self.scale, self.shift)
-        return torch.addcmul(shift_NC[:, :, None, None], normed, gain_NC[:, :, None, None])
-
-    @staticmethod
-    def _normed(x_NCHW: torch.Tensor, scale_C: torch.Tensor, shift_C: torch.Tensor) -> torch.Tensor:
-        scale, shift = scale_C.to(x_NCHW.dtype), shift_C.to(x_NCHW.dtype)
-        return F.layer_norm(x_NCHW.permute(0, 2, 3, 1), scale.shape, scale, shift, 1e-6).permute(0, 3, 1, 2)
+        """conv(x) + bias + plus; a bias for each picture, (N, C), or for all of them, (1, C)."""
+        made = self.conv(x_NCHW)
+        if bias_NC is not None:
+            made = made + bias_NC[:, :, None, None]
+        if plus_NCHW is not None:
+            made = made + plus_NCHW
+        return F.relu_(made) if self.rectified else made
 
 
 class TemporalMix(nn.Module):
@@ -39,29 +53,24 @@ class TemporalMix(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = PixelNorm(channels)
-        self.mix = nn.Conv2d(3 * channels, channels, 1)
-        nn.init.zeros_(self.mix.weight)
+        self.mix = SumConv(channels, channels, (3, 1), silent=True)
 
     def forward(self, x_NCHW: torch.Tensor, frames: int) -> torch.Tensor:
         """(B·frames, C, H, W) → the same; beyond either end of a clip its last frame goes on."""
-        normed = self.normed(x_NCHW, frames)
-        return x_NCHW + self.taken_up(torch.cat([normed[:, :1], normed, normed[:, -1:]], dim=1), x_NCHW.shape[2:])
+        clips = x_NCHW.unflatten(0, (-1, frames))
+        return self.taken_up(torch.cat([clips[:, :1], clips, clips[:, -1:]], dim=1), x_NCHW)
 
-    def normed(self, x_NCHW: torch.Tensor, frames: int) -> torch.Tensor:
-        """(B·frames, C, H, W) → (B, frames, H·W, C), what the mix is made of."""
-        return self.norm(x_NCHW).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, frames))
+    def taken_up(self, around_BFCHW: torch.Tensor, x_NCHW: torch.Tensor) -> torch.Tensor:
+        """Frames (B·F, C, H, W) with what they take up of the (B, F + 2, C, H, W) among which they are."""
+        mixed = self.mix(
+            _pixels_over_time(around_BFCHW), _pixels_over_time(x_NCHW.unflatten(0, (len(around_BFCHW), -1)))
+        )
+        return mixed.permute(0, 2, 3, 1).unflatten(2, tuple(x_NCHW.shape[2:])).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def taken_up(self, around_BFPC: torch.Tensor, size: torch.Size) -> torch.Tensor:
-        """What frames take up: of (B, F + 2, H·W, C) all but the first and the last, (B·F, C, H, W)."""
-        rows = around_BFPC.permute(0, 3, 1, 2)
-        is_over_time = not isinstance(self.mix, nn.Conv2d) or self.mix.kernel_size[0] == 3
-        mixed = self.mix(rows) if is_over_time else F.conv2d(rows, self.weight_over_time(), self.mix.bias)
-        return mixed.permute(0, 2, 3, 1).unflatten(2, tuple(size)).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def weight_over_time(self) -> torch.Tensor:
-        """(C, C, 3, 1) the weight of the same mix of (1, C, F, pixels)."""
-        return self.mix.weight.squeeze(3).unflatten(1, (3, -1)).transpose(1, 2)
+def _pixels_over_time(x_BFCHW: torch.Tensor) -> torch.Tensor:
+    """(B, C, F, H·W), channels last in memory as the frames are."""
+    return x_BFCHW.permute(0, 1, 3, 4, 2).flatten(2, 3).permute(0, 3, 1, 2)
 
 
 class WholeClips:
@@ -104,16 +113,15 @@ class PassingFrames:
 
     def mixed(self, mix: TemporalMix, x_NCHW: torch.Tensor) -> torch.Tensor:
         """(n, C, H, W) of the piece → those that know the frame that follows; in the last piece all that are left."""
-        normed = mix.normed(x_NCHW, len(x_NCHW))
-        before, waiting = self._held.get(self._place, (normed[:, :1], None))
+        before, waiting = self._held.get(self._place, (x_NCHW[:1], None))
         assert before is not None
-        around, x = torch.cat([before, normed], dim=1), _behind(waiting, x_NCHW)
-        self._keep(around[:, -2:], x[-1:]) if self._looks_ahead else self._keep(around[:, -1:], None)
+        around, x = torch.cat([before, x_NCHW]), _behind(waiting, x_NCHW)
+        self._keep(around[-2:], x[-1:]) if self._looks_ahead else self._keep(around[-1:], None)
         if self._waits:
             x = x[:-1]
         else:
-            around = torch.cat([around, around[:, -1:]], dim=1)
-        return x + mix.taken_up(around, x.shape[2:])
+            around = torch.cat([around, around[-1:]])
+        return mix.taken_up(around[None], x)
 
     def waited(self, x_N: torch.Tensor, mixes: int) -> torch.Tensor:
         """(n, …) of the piece → that of the frames which have come through so many mixes."""

@@ -1,15 +1,13 @@
 """3D Identity Diffusion U-Net, compact preset.
 
-A frame's window of 128×128 pixels (:mod:`atldiff.image.window`) enters as 64×64 (pixel-unshuffle by 2), passes
-two finer and one coarsest level of residual blocks, each frame mixed with its two neighbours in time on the coarser
-levels, and attends to the tokens of the identity picture at the bottleneck. Every operation is local in space or
-attends to the identity alone, so a network trained on cuts runs on whole windows. Normalisation is over the channels
-of each pixel, for the same reason.
+A frame's window of 128×128 pixels (:mod:`atldiff.image.window`) enters as 32×32 (pixel-unshuffle by 4), passes two
+levels of residual blocks, each frame mixed with its two neighbours in time, and attends to the tokens of the identity
+picture at the bottleneck. What it adds is shade and folds, which are no finer. Every operation is local in space or
+attends to the identity alone, so a network trained on cuts runs on whole windows. There is no normalisation.
 """
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +17,9 @@ from torch import nn
 from atldiff.errors import ModelError
 from atldiff.face.crop import PICTURE_SIZE
 from atldiff.image.guidance import MAP_GROUPS
-from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, PixelNorm, TemporalMix, WholeClips
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, SumConv, TemporalMix, WholeClips
 
-PATCH = 2
+PATCH = 4
 """Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
 
 
@@ -30,7 +28,7 @@ class UNetConfig:
     """Configuration of :class:`IdentityDiffusionUNet`.
 
     Attributes:
-        channels: channels at 1/2, 1/4 and 1/8 of the frame's resolution.
+        channels: channels at 1/4 and 1/8 of the frame's resolution.
         time_features: width of the time-step embedding.
         attention_heads: heads of the cross-attention to the identity tokens.
         noise_scale: standard deviation of the guided noise where the mask is 1, frames being in [0, 1].
@@ -42,7 +40,7 @@ class UNetConfig:
         inside: how much of what it adds counts between the lips, 0 to 1; the rest is the mouth layer's.
     """
 
-    channels: tuple[int, int, int] = (32, 64, 128)
+    channels: tuple[int, int] = (64, 128)
     time_features: int = 128
     attention_heads: int = 4
     noise_scale: float = 0.25
@@ -53,9 +51,9 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         sizes = (*self.channels, self.time_features, self.attention_heads)
-        if len(self.channels) != 3 or not all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes):
-            raise ModelError(f"U-Net sizes are {sizes}; expected three channel counts and two more, 1 to 4096 each")
-        if self.channels[2] % self.attention_heads or self.time_features % 2:
+        if len(self.channels) != 2 or not all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes):
+            raise ModelError(f"U-Net sizes are {sizes}; expected two channel counts and two more, 1 to 4096 each")
+        if self.channels[1] % self.attention_heads or self.time_features % 2:
             raise ModelError(f"{self}: expected heads that divide the last channels, and even time features")
         if not 0 <= self.noise_scale <= 10:
             raise ModelError(f"noise_scale is {self.noise_scale}; expected 0 to 10")
@@ -66,25 +64,21 @@ class UNetConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions; the time step scales and shifts what lies between them (FiLM)."""
+    """Two 3×3 convolutions; the time step is added between them (Ho et al. 2020, appendix B)."""
 
     def __init__(self, in_channels: int, channels: int, time_features: int) -> None:
         super().__init__()
-        self.norm1 = PixelNorm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.time = nn.Linear(time_features, 2 * channels)
-        self.norm2 = PixelNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.skip = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
+        self.rectified = nn.ReLU()
+        self.conv1 = SumConv(in_channels, channels, 3, padding=1, rectified=True)
+        self.time = nn.Linear(time_features, channels)
+        self.conv2 = SumConv(channels, channels, 3, padding=1, silent=True)
+        self.skip = SumConv(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         nn.init.zeros_(self.time.weight)
 
     def forward(self, x_NCHW: torch.Tensor, time_NE: torch.Tensor) -> torch.Tensor:
         """(N, C_in, H, W) and the step's embedding, (N, E) or (1, E) → (N, C, H, W)."""
-        scale, shift = self.time(time_NE).chunk(2, dim=1)
-        hidden = self.conv1(F.silu(self.norm1(x_NCHW), inplace=True))
-        hidden = self.norm2(hidden, 1 + scale, shift)
-        return self.conv2(F.silu(hidden, inplace=True)).add_(self.skip(x_NCHW))
+        hidden = self.conv1(self.rectified(x_NCHW), bias_NC=self.time(time_NE))
+        return self.conv2(hidden, plus_NCHW=self.skip(x_NCHW))
 
 
 class IdentityEncoder(nn.Module):
@@ -117,7 +111,7 @@ class IdentityAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = PixelNorm(channels)
+        self.norm = nn.LayerNorm(channels)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
@@ -126,13 +120,13 @@ class IdentityAttention(nn.Module):
     def forward(self, x_NCHW: torch.Tensor, tokens_BLC: torch.Tensor, frames: int) -> torch.Tensor:
         """(B·frames, C, H, W) and tokens (B, L, C) → (B·frames, C, H, W)."""
         height, width = x_NCHW.shape[-2:]
-        queries = self.query(self.norm(x_NCHW).flatten(2).transpose(1, 2))
+        queries = self.query(self.norm(x_NCHW.permute(0, 2, 3, 1).flatten(1, 2)))
         queries = queries.unflatten(0, (-1, frames)).flatten(1, 2)
         keys, values = self.key_value(tokens_BLC).chunk(2, dim=2)
         split = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values)]
         mixed = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
         mixed = self.out(mixed).unflatten(1, (frames, height * width)).flatten(0, 1)
-        return x_NCHW + mixed.transpose(1, 2).unflatten(2, (height, width))
+        return x_NCHW + mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 class IdentityDiffusionUNet(nn.Module):
@@ -140,38 +134,31 @@ class IdentityDiffusionUNet(nn.Module):
 
     Attributes:
         picture_size: side in pixels of the face crop that its windows are cut from.
-        piece_frames: frames that the finer levels take at a time on a CPU, so that what lies between their layers
-            stays small.
     """
 
     picture_size = PICTURE_SIZE
-    piece_frames = 16
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or UNetConfig()
-        fine, middle, coarse = self.config.channels
+        fine, coarse = self.config.channels
         features = self.config.time_features
-        in_channels = 2 * 3 * PATCH**2 + (2 * len(MAP_GROUPS) if self.config.maps else 0)
+        in_channels = 2 * 3 * PATCH**2 + (2 * len(MAP_GROUPS) * (PATCH // 2) ** 2 if self.config.maps else 0)
         self.time_mlp = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features))
         self.identity_encoder = IdentityEncoder(coarse)
-        self.conv_in = nn.Conv2d(in_channels, fine, 3, padding=1)
+        self.conv_in = SumConv(in_channels, fine, 3, padding=1)
         self.fine_in = ResidualBlock(fine, fine, features)
-        self.down_middle = nn.Conv2d(fine, middle, 2, stride=2)
-        self.middle_in = ResidualBlock(middle, middle, features)
-        self.middle_in_time = TemporalMix(middle)
-        self.down_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.fine_in_time = TemporalMix(fine)
+        self.down = SumConv(fine, coarse, 2, stride=2)
         self.coarse_in = ResidualBlock(coarse, coarse, features)
         self.coarse_in_time = TemporalMix(coarse)
         self.attention = IdentityAttention(coarse, self.config.attention_heads)
         self.coarse_out = ResidualBlock(coarse, coarse, features)
         self.coarse_out_time = TemporalMix(coarse)
-        self.up_middle = nn.Conv2d(coarse, middle, 1)
-        self.middle_out = ResidualBlock(2 * middle, middle, features)
-        self.middle_out_time = TemporalMix(middle)
-        self.up_fine = nn.Conv2d(middle, fine, 1)
+        self.up = SumConv(coarse, fine, 1)
         self.fine_out = ResidualBlock(2 * fine, fine, features)
-        self.norm_out = PixelNorm(fine)
+        self.fine_out_time = TemporalMix(fine)
+        self.rectified = nn.ReLU()
         self.conv_out = nn.Conv2d(fine, 3 * PATCH**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # pyright: ignore[reportArgumentType]
@@ -208,64 +195,37 @@ class IdentityDiffusionUNet(nn.Module):
         clips = identity_tokens_BLC.shape[0]
         over = passing or WholeClips(noisy_N3HW.shape[0] // clips)
         time = self._embed_time(time_N)
-        maps = [maps_NMhw] if self.config.maps else []
-        fine, middle = self._in_pieces(self._enter, time, noisy_N3HW, warped_N3HW, *maps)
-        middle = over.mixed(self.middle_in_time, middle)
-        coarse = over.mixed(self.coarse_in_time, self.coarse_in(self.down_coarse(middle), time))
+        entering = self.conv_in(self._stacked(noisy_N3HW, warped_N3HW, maps_NMhw))
+        fine = over.mixed(self.fine_in_time, self.fine_in(entering, time))
+        coarse = over.mixed(self.coarse_in_time, self.coarse_in(self.down(fine), time))
         coarse = self.attention(coarse, identity_tokens_BLC, coarse.shape[0] // clips)
         coarse = over.mixed(self.coarse_out_time, self.coarse_out(coarse, time))
-        (middle,) = self._in_pieces(self._rise, time, over.waited(middle, 2), coarse)
-        middle = over.mixed(self.middle_out_time, middle)
-        given = [over.waited(each, TEMPORAL_MIXES) for each in (fine, warped_N3HW, region_N2HW)]
-        (made,) = self._in_pieces(self._leave, time, middle, *given)
-        return made
+        up = F.interpolate(self.up(coarse), scale_factor=2.0, mode="nearest")
+        fine = self.fine_out(torch.cat([over.waited(fine, 2), up], dim=1), time)
+        residual = self.conv_out(self.rectified(over.mixed(self.fine_out_time, fine)))
+        given = [over.waited(each, TEMPORAL_MIXES) for each in (warped_N3HW, region_N2HW)]
+        return self._added(F.pixel_shuffle(residual, PATCH).float(), *given)
 
-    def _enter(
-        self, time_NE: torch.Tensor, noisy_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, *maps_NMhw: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the finest level and the one below it make of the frames, each for itself."""
-        pixels = torch.cat([noisy_N3HW - 0.5, warped_N3HW - 0.5], dim=1)
-        stacked = torch.cat([F.pixel_unshuffle(pixels, PATCH), *maps_NMhw], dim=1).to(self._number)
-        fine = self.fine_in(self.conv_in(stacked.contiguous(memory_format=torch.channels_last)), time_NE)
-        return fine, self.middle_in(self.down_middle(fine), time_NE)
+    def _stacked(self, noisy_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, maps_NMhw: torch.Tensor) -> torch.Tensor:
+        """All that it sees, folded into channels, which come last in memory."""
+        pixels = [_folded(pictures, PATCH) for pictures in (noisy_N3HW, warped_N3HW)]
+        maps = [_folded(maps_NMhw, PATCH // 2)] if self.config.maps else []
+        stacked = torch.cat([*pixels, *maps], dim=3)
+        stacked[..., : 2 * 3 * PATCH**2].sub_(0.5)
+        return stacked.to(self._number).permute(0, 3, 1, 2)
 
-    def _rise(
-        self, time_NE: torch.Tensor, middle_NCHW: torch.Tensor, coarse_NCHW: torch.Tensor
-    ) -> tuple[torch.Tensor]:
-        """The middle level with what the coarsest made of it, each frame for itself."""
-        up = F.interpolate(self.up_middle(coarse_NCHW), scale_factor=2.0, mode="nearest")
-        return (self.middle_out(torch.cat([middle_NCHW, up], dim=1), time_NE),)
-
-    def _leave(
-        self,
-        time_NE: torch.Tensor,
-        middle_NCHW: torch.Tensor,
-        fine_NCHW: torch.Tensor,
-        warped_N3HW: torch.Tensor,
-        region_N2HW: torch.Tensor,
-    ) -> tuple[torch.Tensor]:
-        """From the levels to x_0, each frame for itself."""
-        up = F.interpolate(self.up_fine(middle_NCHW), scale_factor=2.0, mode="nearest")
-        fine = self.fine_out(torch.cat([fine_NCHW, up], dim=1), time_NE)
-        residual = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine), inplace=True)), PATCH).float()
+    def _added(
+        self, residual_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, region_N2HW: torch.Tensor
+    ) -> torch.Tensor:
+        """x_0: what it makes on top of the warped identity, where it may."""
         shade, paint = region_N2HW.split(1, dim=1)
-        shaded = torch.addcmul(warped_N3HW, shade, blurred(residual, self.config.residual_blur))
-        return (torch.addcmul(shaded, self.config.inside * paint, residual),)
-
-    def _in_pieces(
-        self, stage: Callable[..., tuple[torch.Tensor, ...]], time_NE: torch.Tensor, *given_N: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """A stage that works on each picture for itself, for a few pictures at a time where that is quicker."""
-        if torch.is_grad_enabled() or given_N[0].device.type != "cpu" or len(time_NE) > 1:
-            return stage(time_NE, *given_N)
-        pieces = zip(*(each.split(self.piece_frames) for each in given_N), strict=True)
-        made = [stage(time_NE, *piece) for piece in pieces]
-        return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
+        shaded = torch.addcmul(warped_N3HW, shade, blurred(residual_N3HW, self.config.residual_blur))
+        return torch.addcmul(shaded, self.config.inside * paint, residual_N3HW)
 
     @property
     def _number(self) -> torch.dtype:
         """The type of what lies between its layers."""
-        return self.norm_out.scale.dtype
+        return self.identity_encoder.position.dtype
 
     def _embed_time(self, time_N: torch.Tensor) -> torch.Tensor:
         """Sinusoidal embedding of t (Vaswani et al. 2017, section 3.5) through two layers."""
@@ -274,6 +234,12 @@ class IdentityDiffusionUNet(nn.Module):
         angles = 100.0 * time_N.float()[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
         return self.time_mlp(waves.to(self._number))
+
+
+def _folded(x_NCHW: torch.Tensor, side: int) -> torch.Tensor:
+    """(N, C, H, W) → (N, H / side, W / side, C · side²), the channels in the order of pixel-unshuffle."""
+    places = x_NCHW.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return places.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
 def blurred(pictures_N3HW: torch.Tensor, sigma: float) -> torch.Tensor:

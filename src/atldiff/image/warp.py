@@ -16,6 +16,11 @@ FLOW_GRID = 32
 
 _BORDER_POINTS_PER_SIDE = 5
 _STIFFNESS = 1e-3
+_LEAST_SQUARE = 1e-12
+
+_FRAMES_AT_A_TIME = 4
+"""Frames whose splines are reckoned together: few, so that what lies between stays close to the processor."""
+
 _EDGE_FADE = 0.06
 
 
@@ -41,12 +46,28 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
     centres = torch.cat([target, border], dim=1)
     values = torch.cat([offset, torch.zeros_like(border)], dim=1)
     weights = solve_spline(centres, values, _STIFFNESS).float().to(device)
-    grid = _grid_points(FLOW_GRID, device)
-    basis = radial_basis(torch.cdist(grid.expand(frames, -1, -1), centres.float().to(device)).square())
-    affine = torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1).expand(frames, -1, -1)
-    flow = torch.cat([basis, affine], dim=2) @ weights
-    flow = flow * _edge_window(grid)
-    return size * flow.transpose(1, 2).reshape(frames, 2, FLOW_GRID, FLOW_GRID)
+    centres = centres.float().to(device)
+    steps = _grid_steps(FLOW_GRID, device)
+    apart = (steps - centres[..., None]).square()
+    across, down = apart.unbind(dim=2)
+    flows = [
+        _spline_on_grid(across[part], down[part], weights[part], steps)
+        for part in (slice(first, first + _FRAMES_AT_A_TIME) for first in range(0, frames, _FRAMES_AT_A_TIME))
+    ]
+    return torch.cat(flows).mul_(size * _edge_window(steps))
+
+
+def _spline_on_grid(
+    across_FNG: torch.Tensor, down_FNG: torch.Tensor, weights_FM2: torch.Tensor, steps_G: torch.Tensor
+) -> torch.Tensor:
+    """(F, 2, G, G) of squared distances of the grid's columns and rows from N centres, and N + 3 weights."""
+    count = across_FNG.shape[1]
+    squared = (down_FNG + _LEAST_SQUARE)[..., None] + across_FNG[:, :, None]
+    basis = squared.log().mul_(squared).flatten(2)
+    weights = weights_FM2.transpose(1, 2)
+    bent = (weights[:, :, :count] @ basis).unflatten(2, (len(steps_G), len(steps_G)))
+    fixed, along_x, along_y = weights[:, :, count:, None, None].unbind(dim=2)
+    return bent.add_(fixed + along_x * steps_G).add_(along_y * steps_G[:, None])
 
 
 def warp(
@@ -102,7 +123,7 @@ def solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor, stiffness:
 
 def radial_basis(squared_distance: torch.Tensor) -> torch.Tensor:
     """U(r) = r² log r², zero at r = 0."""
-    return squared_distance * torch.log(squared_distance.clamp_min(1e-12))
+    return squared_distance * torch.log(squared_distance.clamp_min(_LEAST_SQUARE))
 
 
 def _border_points(like: torch.Tensor) -> torch.Tensor:
@@ -118,13 +139,13 @@ def _border_points(like: torch.Tensor) -> torch.Tensor:
     return torch.cat(sides)
 
 
-def _grid_points(count: int, device: torch.device) -> torch.Tensor:
-    """(count², 2) centres of the grid cells in [0, 1], row by row."""
-    steps = (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
-    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
+def _grid_steps(count: int, device: torch.device) -> torch.Tensor:
+    """(count,) centres of the cells of a grid over [0, 1]."""
+    return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count
 
 
-def _edge_window(points_N2: torch.Tensor) -> torch.Tensor:
-    """(N, 1) factor that falls smoothly to zero at the crop's border."""
-    margin = torch.minimum(points_N2, 1 - points_N2).amin(dim=1, keepdim=True)
+def _edge_window(steps_G: torch.Tensor) -> torch.Tensor:
+    """(G, G) factor that falls smoothly to zero at the crop's border."""
+    inward = torch.minimum(steps_G, 1 - steps_G)
+    margin = torch.minimum(inward, inward[:, None])
     return smoothstep((margin - 0.5 / FLOW_GRID) / _EDGE_FADE)

@@ -31,7 +31,7 @@ class FileKind:
     signed_as: str
 
 
-_H264 = (("preset", "veryfast"), ("profile", "high"))
+_H264 = (("preset", "veryfast"), ("profile", "high"), ("x264-params", "subme=1:rc-lookahead=8:b-adapt=0"))
 _VP9 = (("deadline", "realtime"), ("cpu-used", "6"), ("row-mt", "1"), ("b", "0"))
 
 _KINDS = (

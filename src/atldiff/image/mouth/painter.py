@@ -95,12 +95,26 @@ class MouthPainter:
         window.write(frames_F3HW, lips * place.seam_light(self._mm)[:, None])
         self._paint_inside(frames_F3HW, origin_F2, shapes)
 
-    def cover(self, shapes: MouthShapes, places_Fhw2: torch.Tensor) -> torch.Tensor:
-        """How much of each place, (F, h, w, 2) crop pixels, is seen between the lips: (F, 1, h, w) in [0, 1]."""
-        return MouthPlace.of(places_Fhw2, shapes).cover(self._mm, _EDGE_MM)[:, None]
+    def cover(self, shapes: MouthShapes, origin_F2: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """How much of each pixel is seen between the lips: (F, 1, height, width) in [0, 1], from ``origin`` on."""
+        cover = torch.zeros(len(shapes), 1, height, width, device=origin_F2.device)
+        if bool((shapes.opening_F > 0).any()):
+            window = self._opening(cover, origin_F2, shapes)
+            place = MouthPlace.of(window.places_Fhw2, shapes)
+            window.write(cover, place.cover(self._mm, _EDGE_MM)[:, None])
+        return cover
 
     def _paint_inside(self, frames_F3HW: torch.Tensor, origin_F2: torch.Tensor, shapes: MouthShapes) -> None:
         """Paint what is seen between the lips."""
+        window = self._opening(frames_F3HW, origin_F2, shapes)
+        place = MouthPlace.of(window.places_Fhw2, shapes)
+        soft = max(_EDGE_MM, 0.6 * self._pixel_mm, _BLURRED_EDGE * self._blur_mm)
+        cover = place.cover(self._mm, soft)
+        inside = self._inside.paint(window.places_Fhw2, place, shapes)
+        window.write(frames_F3HW, inside, cover)
+
+    def _opening(self, frames_FCHW: torch.Tensor, origin_F2: torch.Tensor, shapes: MouthShapes) -> "_Window":
+        """The window around the inner edges of the lips."""
         middle = torch.full_like(shapes.drop_F, 0.5)[:, None, None]
         top, bottom = (edge_height(each, middle).flatten() for each in (shapes.upper_F3, shapes.lower_F3))
         length = shapes.across_F2.norm(dim=1).clamp_min(1e-6)
@@ -108,12 +122,7 @@ class MouthPainter:
         centre = shapes.corner_F2 + shapes.across_F2 / 2 + normal * ((top + bottom) / 2)[:, None]
         curve = torch.maximum(top.abs(), bottom.abs()) + self._mm
         reach = (shapes.across_F2.abs() / 2 + normal.abs() * curve[:, None]).amax(dim=0).cpu()
-        window = self._window(frames_F3HW, origin_F2, centre, reach + 2 * self._mm)
-        place = MouthPlace.of(window.places_Fhw2, shapes)
-        soft = max(_EDGE_MM, 0.6 * self._pixel_mm, _BLURRED_EDGE * self._blur_mm)
-        cover = place.cover(self._mm, soft)
-        inside = self._inside.paint(window.places_Fhw2, place, shapes)
-        window.write(frames_F3HW, inside, cover)
+        return self._window(frames_FCHW, origin_F2, centre, reach + 2 * self._mm)
 
     def _window(
         self, frames_F3HW: torch.Tensor, origin_F2: torch.Tensor, centre_F2: torch.Tensor, half_2: torch.Tensor

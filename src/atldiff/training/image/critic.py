@@ -9,8 +9,11 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from atldiff.image.guidance import MAP_GROUPS
-from atldiff.image.unet import PATCH, IdentityDiffusionUNet
+from atldiff.image.unet import IdentityDiffusionUNet
 from atldiff.training.image.face_batches import Batch
+
+_PATCH = 2
+"""Pixels per side that are folded into channels, as many as the landmark maps have to one of their own."""
 
 _CHANNELS = (64, 128, 192)
 _STRIDES = (2, 2, 1)
@@ -33,7 +36,7 @@ class PatchCritic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        sizes = (4 * 3 * PATCH**2 + len(MAP_GROUPS), *_CHANNELS)
+        sizes = (4 * 3 * _PATCH**2 + len(MAP_GROUPS), *_CHANNELS)
         self.layers = nn.ModuleList(
             spectral_norm(nn.Conv2d(before, after, 3, stride=stride, padding=1))
             for before, after, stride in zip(sizes, sizes[1:], _STRIDES, strict=False)
@@ -75,7 +78,7 @@ def judged_frames(frames_N3HW: torch.Tensor, batch: Batch) -> torch.Tensor:
     pictures = torch.cat([frames_N3HW, batch["warped"]], dim=1).unflatten(0, (clips, -1))
     shown = torch.cat([2 * pictures[:, 1:] - 1, 4 * (pictures[:, 1:] - pictures[:, :-1])], dim=2).flatten(0, 1)
     maps = batch["maps"].unflatten(0, (clips, -1))[:, 1:, : len(MAP_GROUPS)].flatten(0, 1)
-    given = torch.cat([F.pixel_unshuffle(shown, PATCH), maps], dim=1)
+    given = torch.cat([F.pixel_unshuffle(shown, _PATCH), maps], dim=1)
     return given.contiguous(memory_format=torch.channels_last)
 
 
