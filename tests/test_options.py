@@ -96,9 +96,9 @@ def test_python_takes_what_the_tables_hold(
 @pytest.mark.parametrize(
     "values",
     [
-        {"channels": (8, 16)},
-        {"channels": (8, 16, -16)},
-        {"channels": (8, 16, 1e7)},
+        {"channels": (8, 16, 16)},
+        {"channels": (8, -16)},
+        {"channels": (8, 1e7)},
         {"attention_heads": 5},
         {"noise_scale": float("nan")},
     ],
