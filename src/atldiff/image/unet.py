@@ -3,7 +3,7 @@
 A frame's window of 128×128 pixels (:mod:`atldiff.image.window`) enters as 32×32 (pixel-unshuffle by 4), passes two
 levels of residual blocks, each frame mixed with its two neighbours in time, and attends to the tokens of the identity
 picture at the bottleneck. What it adds is shade and folds, which are no finer. Every operation is local in space or
-attends to the identity alone, so a network trained on cuts runs on whole windows. There is no normalisation.
+attends to the identity alone, so a network trained on cuts runs on whole windows. Only the attention normalises.
 """
 
 import functools
