@@ -11,10 +11,11 @@ from torch import nn
 
 from atldiff.errors import InputError
 from atldiff.image.animator import PIECE_FRAMES, FaceAnimator, landmark_pieces
+from atldiff.image.layers import SumConv
 from atldiff.image.precision import network_type
 from atldiff.image.quantised import Levels, QuantisedConv
 from atldiff.image.sampler import BridgeSampler, bridge_state, bridge_times
-from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, SumConv
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames
 from atldiff.image.unet import IdentityDiffusionUNet, UNetConfig, blurred
 from test_warp import face_like_points
 

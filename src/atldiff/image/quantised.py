@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from atldiff.image.temporal import SumConv
+from atldiff.image.layers import SumConv
 from atldiff.image.unet import IdentityAttention, IdentityDiffusionUNet
 
 _MIDDLE = 128
@@ -62,9 +62,9 @@ def quantised(network: IdentityDiffusionUNet, show: Callable[[IdentityDiffusionU
         _replace(made, name, QuantisedConv(layer, levels[_taken(name)], levels[_given(name)]))
     for name, part in list(made.named_modules()):
         if isinstance(part, nn.ReLU):
-            _replace(made, name, _AtZero(levels["coarse" if _is_coarse(name) else "fine"]))
+            _replace(made, name, _AtZero(levels[_taken(name)]))
     _replace(made, "conv_in", nn.Sequential(_Cut(levels["input"]), made.conv_in))
-    _replace(made, "conv_out", QuantisedConv(made.conv_out, levels["fine"]))
+    _replace(made, "conv_out", QuantisedConv(made.conv_out, levels[_taken("conv_out")]))
     _replace(made, "attention", QuantisedAttention(made.attention, levels["coarse"]))
     return made
 
@@ -73,22 +73,22 @@ def _layers(network: nn.Module) -> dict[str, SumConv]:
     return {name: part for name, part in network.named_modules() if isinstance(part, SumConv)}
 
 
-def _is_coarse(name: str) -> bool:
-    return name.startswith("coarse")
+def _resolution(name: str) -> str:
+    return "coarse" if name.startswith("coarse") else "fine"
 
 
 def _given(name: str) -> str:
     """Where what a layer gives is joined or added to: one of the network's two resolutions, or inside a block."""
     if name.endswith("conv1"):
         return name
-    return "coarse" if _is_coarse(name) or name == "down" else "fine"
+    return "coarse" if name == "down" else _resolution(name)
 
 
 def _taken(name: str) -> str:
     """Where what a layer takes comes from."""
     if name.endswith("conv2"):
         return name.replace("conv2", "conv1")
-    return {"conv_in": "input", "up": "coarse"}.get(name) or ("coarse" if _is_coarse(name) else "fine")
+    return {"conv_in": "input", "up": "coarse"}.get(name) or _resolution(name)
 
 
 def _levels(network: IdentityDiffusionUNet, run: Callable[[], None]) -> dict[str, Levels]:
@@ -146,7 +146,7 @@ class _AtZero(nn.Module):
 
 
 class QuantisedConv(nn.Module):
-    """A :class:`~atldiff.image.temporal.SumConv` of levels, or a plain convolution that makes numbers of them.
+    """A :class:`~atldiff.image.layers.SumConv` of levels, or a plain convolution that makes numbers of them.
 
     Args:
         layer: the same in float32.
@@ -182,7 +182,7 @@ class QuantisedConv(nn.Module):
         made = self._given.scale, self._given.zero
         if plus_NCHW is None:
             return conv2d(*taken, bias, *self._window, *made, torch.uint8, self._rectified, [], "")
-        plus = plus_NCHW.clone()  # becomes the sum
+        plus = plus_NCHW.clone(memory_format=torch.channels_last)  # becomes the sum
         window = self._window
         return conv2d(*taken, plus, bias, *window, *made, torch.uint8, *made, "sum", 1.0, self._rectified, [], "")
 

@@ -1,51 +1,12 @@
-"""The layers of the image network, and time in it: whole clips, or frames as they come."""
+"""Time in the image network: a frame is mixed with its neighbours, in whole clips or in frames as they come."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from atldiff.image.layers import SumConv
 
 TEMPORAL_MIXES = 4
 """How many times a frame is mixed with its neighbours: a frame depends on so many frames before and behind it."""
-
-
-class SumConv(nn.Module):
-    """A convolution and what it is added to: the one kind of layer that the network is made of.
-
-    Nothing lies between two of them but the joining, doubling and cutting off at 0 of numbers, so that all of these
-    may be 8-bit whole numbers (:mod:`atldiff.image.quantised`).
-
-    Args:
-        in_channels, channels, kernel, stride, padding: of the convolution.
-        rectified: whether what of the sum is below 0 is cut off.
-        silent: begin with weights of 0: a layer that adds nothing yet.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-        rectified: bool = False,
-        silent: bool = False,
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding)
-        self.rectified = rectified
-        if silent:
-            nn.init.zeros_(self.conv.weight)
-
-    def forward(
-        self, x_NCHW: torch.Tensor, plus_NCHW: torch.Tensor | None = None, bias_NC: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """conv(x) + bias + plus; a bias for each picture, (N, C), or for all of them, (1, C)."""
-        made = self.conv(x_NCHW)
-        if bias_NC is not None:
-            made = made + bias_NC[:, :, None, None]
-        if plus_NCHW is not None:
-            made = made + plus_NCHW
-        return F.relu_(made) if self.rectified else made
 
 
 class TemporalMix(nn.Module):
@@ -55,22 +16,11 @@ class TemporalMix(nn.Module):
         super().__init__()
         self.mix = SumConv(channels, channels, (3, 1), silent=True)
 
-    def forward(self, x_NCHW: torch.Tensor, frames: int) -> torch.Tensor:
-        """(B·frames, C, H, W) → the same; beyond either end of a clip its last frame goes on."""
-        clips = x_NCHW.unflatten(0, (-1, frames))
-        return self.taken_up(torch.cat([clips[:, :1], clips, clips[:, -1:]], dim=1), x_NCHW)
-
-    def taken_up(self, around_BFCHW: torch.Tensor, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """Frames (B·F, C, H, W) with what they take up of the (B, F + 2, C, H, W) among which they are."""
-        mixed = self.mix(
-            _pixels_over_time(around_BFCHW), _pixels_over_time(x_NCHW.unflatten(0, (len(around_BFCHW), -1)))
-        )
-        return mixed.permute(0, 2, 3, 1).unflatten(2, tuple(x_NCHW.shape[2:])).flatten(0, 1).permute(0, 3, 1, 2)
-
-
-def _pixels_over_time(x_BFCHW: torch.Tensor) -> torch.Tensor:
-    """(B, C, F, H·W), channels last in memory as the frames are."""
-    return x_BFCHW.permute(0, 1, 3, 4, 2).flatten(2, 3).permute(0, 3, 1, 2)
+    def forward(self, around_BFCHW: torch.Tensor) -> torch.Tensor:
+        """(B, F + 2, C, H, W) → (B·F, C, H, W): all frames but the first and the last, which only lend to these."""
+        over_time = around_BFCHW.permute(0, 1, 3, 4, 2).flatten(2, 3).permute(0, 3, 1, 2)
+        mixed = self.mix(over_time, over_time[:, :, 1:-1])
+        return mixed.permute(0, 2, 3, 1).unflatten(2, tuple(around_BFCHW.shape[3:])).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 class WholeClips:
@@ -84,8 +34,10 @@ class WholeClips:
         self._frames = frames
 
     def mixed(self, mix: TemporalMix, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """(B·frames, C, H, W) → the same."""
-        return mix(x_NCHW, self._frames)
+        """(B·frames, C, H, W) → the same; beyond either end of a clip its last frame goes on."""
+        clips = x_NCHW.split(self._frames)
+        around = torch.cat([part for clip in clips for part in (clip[:1], clip, clip[-1:])])
+        return mix(around.unflatten(0, (-1, self._frames + 2)))
 
     def waited(self, x_N: torch.Tensor, mixes: int) -> torch.Tensor:
         """The same."""
@@ -104,7 +56,7 @@ class PassingFrames:
 
     def __init__(self, looks_ahead: bool = True) -> None:
         self._looks_ahead = looks_ahead
-        self._held: dict[int, tuple[torch.Tensor | None, ...]] = {}
+        self._held: dict[int, torch.Tensor] = {}
         self._place, self._waits = 0, looks_ahead
 
     def begin_piece(self, last: bool = False) -> None:
@@ -113,31 +65,22 @@ class PassingFrames:
 
     def mixed(self, mix: TemporalMix, x_NCHW: torch.Tensor) -> torch.Tensor:
         """(n, C, H, W) of the piece → those that know the frame that follows; in the last piece all that are left."""
-        before, waiting = self._held.get(self._place, (x_NCHW[:1], None))
-        assert before is not None
-        around, x = torch.cat([before, x_NCHW]), _behind(waiting, x_NCHW)
-        self._keep(around[-2:], x[-1:]) if self._looks_ahead else self._keep(around[-1:], None)
-        if self._waits:
-            x = x[:-1]
-        else:
+        around = torch.cat([self._held.get(self._place, x_NCHW[:1]), x_NCHW])
+        self._keep(around[-2:] if self._looks_ahead else around[-1:])
+        if not self._waits:
             around = torch.cat([around, around[-1:]])
-        return mix.taken_up(around[None], x)
+        return mix(around[None])
 
     def waited(self, x_N: torch.Tensor, mixes: int) -> torch.Tensor:
         """(n, …) of the piece → that of the frames which have come through so many mixes."""
         if not self._looks_ahead:
             return x_N
-        _, waiting = self._held.get(self._place, (None, None))
-        x = _behind(waiting, x_N)
-        self._keep(None, x[-mixes:])
+        held = self._held.get(self._place)
+        x = x_N if held is None else torch.cat([held, x_N])
+        self._keep(x[-mixes:])
         return x[:-mixes] if self._waits else x
 
-    def _keep(self, before: torch.Tensor | None, waiting: torch.Tensor | None) -> None:
-        """For the next piece: what its first frames are mixed with, and the frames that wait for it."""
-        self._held[self._place] = tuple(None if each is None else each.clone() for each in (before, waiting))
+    def _keep(self, frames: torch.Tensor) -> None:
+        """For the next piece, which they come before at this place of the network."""
+        self._held[self._place] = frames.clone()
         self._place += 1
-
-
-def _behind(waiting: torch.Tensor | None, x_N: torch.Tensor) -> torch.Tensor:
-    """A piece behind the frames that wait for it; in its own layout, which frames joined to none would lose."""
-    return x_N if waiting is None else torch.cat([waiting, x_N])

@@ -17,7 +17,8 @@ from torch import nn
 from atldiff.errors import ModelError
 from atldiff.face.crop import PICTURE_SIZE
 from atldiff.image.guidance import MAP_GROUPS
-from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, SumConv, TemporalMix, WholeClips
+from atldiff.image.layers import SumConv
+from atldiff.image.temporal import TEMPORAL_MIXES, PassingFrames, TemporalMix, WholeClips
 
 PATCH = 4
 """Pixels per side that the input unshuffle folds into channels; sides must be multiples of 8 pixels."""
@@ -208,11 +209,9 @@ class IdentityDiffusionUNet(nn.Module):
 
     def _stacked(self, noisy_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, maps_NMhw: torch.Tensor) -> torch.Tensor:
         """All that it sees, folded into channels, which come last in memory."""
-        pixels = [_folded(pictures, PATCH) for pictures in (noisy_N3HW, warped_N3HW)]
+        pixels = [_folded(pictures, PATCH) - 0.5 for pictures in (noisy_N3HW, warped_N3HW)]
         maps = [_folded(maps_NMhw, PATCH // 2)] if self.config.maps else []
-        stacked = torch.cat([*pixels, *maps], dim=3)
-        stacked[..., : 2 * 3 * PATCH**2].sub_(0.5)
-        return stacked.to(self._number).permute(0, 3, 1, 2)
+        return torch.cat([*pixels, *maps], dim=3).to(self._number).permute(0, 3, 1, 2)
 
     def _added(
         self, residual_N3HW: torch.Tensor, warped_N3HW: torch.Tensor, region_N2HW: torch.Tensor

@@ -16,7 +16,6 @@ FLOW_GRID = 32
 
 _BORDER_POINTS_PER_SIDE = 5
 _STIFFNESS = 1e-3
-_LEAST_SQUARE = 1e-12
 
 _FRAMES_AT_A_TIME = 4
 """Frames whose splines are reckoned together: few, so that what lies between stays close to the processor."""
@@ -50,10 +49,8 @@ def thin_plate_flow(source_K2: torch.Tensor, target_FK2: torch.Tensor, size: int
     steps = _grid_steps(FLOW_GRID, device)
     apart = (steps - centres[..., None]).square()
     across, down = apart.unbind(dim=2)
-    flows = [
-        _spline_on_grid(across[part], down[part], weights[part], steps)
-        for part in (slice(first, first + _FRAMES_AT_A_TIME) for first in range(0, frames, _FRAMES_AT_A_TIME))
-    ]
+    pieces = zip(*(each.split(_FRAMES_AT_A_TIME) for each in (across, down, weights)), strict=True)
+    flows = [_spline_on_grid(columns, rows, pulls, steps) for columns, rows, pulls in pieces]
     return torch.cat(flows).mul_(size * _edge_window(steps))
 
 
@@ -62,8 +59,7 @@ def _spline_on_grid(
 ) -> torch.Tensor:
     """(F, 2, G, G) of squared distances of the grid's columns and rows from N centres, and N + 3 weights."""
     count = across_FNG.shape[1]
-    squared = (down_FNG + _LEAST_SQUARE)[..., None] + across_FNG[:, :, None]
-    basis = squared.log().mul_(squared).flatten(2)
+    basis = radial_basis(down_FNG[..., None] + across_FNG[:, :, None]).flatten(2)
     weights = weights_FM2.transpose(1, 2)
     bent = (weights[:, :, :count] @ basis).unflatten(2, (len(steps_G), len(steps_G)))
     fixed, along_x, along_y = weights[:, :, count:, None, None].unbind(dim=2)
@@ -123,7 +119,7 @@ def solve_spline(centres_FN2: torch.Tensor, values_FN2: torch.Tensor, stiffness:
 
 def radial_basis(squared_distance: torch.Tensor) -> torch.Tensor:
     """U(r) = r² log r², zero at r = 0."""
-    return squared_distance * torch.log(squared_distance.clamp_min(_LEAST_SQUARE))
+    return squared_distance.clamp_min(1e-12).log_().mul_(squared_distance)
 
 
 def _border_points(like: torch.Tensor) -> torch.Tensor:
